@@ -351,7 +351,7 @@ def test_the_doctor_distinguishes_missing_from_broken_packages() -> None:
     assert report["healthy"]
     assert {states[name] for name in ("processor", "accelerator", "model")} == {"missing"}
     assert {states[name] for name in ("numpy", "reading images", "index")} == {"ok"}
-    (found,) = (check["found"] for check in report["checks"] if check["name"] == "model")
+    (found,) = (check["detail"] for check in report["checks"] if check["name"] == "model")
     assert found == "needs PyTorch (pip install 'objemb[torch]')"
 
 

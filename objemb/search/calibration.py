@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ MIN_QUERIES, MIN_IMAGES = 100, 50
 LABEL = "label"
 #: A calibration is made anew when a larger share of the images is new.
 REFRESH_SHARE = 0.25
+#: Images of the same name with which the boxes of an image are compared.
+COMPARED = 20
 #: Query rows that are searched at once.
 AT_ONCE = 64
 
@@ -138,21 +141,24 @@ class _Asked:
 
 
 def _leaving_out(index: Index, instance: str, queries: int) -> Iterator[_Asked]:
-    """Rows of the index, evenly spread over its images, and the images with the same name."""
-    named: dict[object, set[str]] = {}
+    """Rows of the index that show a named object, evenly spread over its images, and the images that may show it.
+
+    Where boxes have labels, these are the images that share any object with the image of the row, whose boxes may
+    overlap. Where an image has one name and several boxes, nothing says which of them shows the object: it is taken to
+    be the one that is most similar to a box of another image of the same name.
+    """
+    images: dict[object, dict[str, None]] = {}
     rows: list[tuple[str, int, object]] = []
-    random = np.random.default_rng(0)
     for stored in index.images():
         if instance == LABEL:
             described = index.get(stored.id)
             labels = [] if described is None else described.regions.label_names
-            mine: list[tuple[int, object]] = [(row, label) for row, label in enumerate(labels) if label is not None]
+            named: list[tuple[int, object]] = [(row, label) for row, label in enumerate(labels) if label is not None]
         else:
             value = stored.metadata.get(instance)
-            count = 0 if value is None or (described := index.get(stored.id)) is None else len(described)
-            mine = [(int(random.integers(count)), value)] if count else []
-        for row, name in mine:
-            named.setdefault(name, set()).add(stored.id)
+            named = [] if value is None else [(-1, value)]
+        for row, name in named:
+            images.setdefault(name, {})[stored.id] = None
             rows.append((stored.id, row, name))
     if not rows:
         wanted = "labels of boxes that name" if instance == LABEL else "a metadata column that names"
@@ -160,8 +166,23 @@ def _leaving_out(index: Index, instance: str, queries: int) -> Iterator[_Asked]:
     picked = np.linspace(0, len(rows), min(queries, len(rows)), endpoint=False).astype(int).tolist()
     for image, row, name in (rows[number] for number in picked):
         described = index.get(image)
-        if isinstance(described, RegionDescriptors):
-            yield _Asked(described[[row]], name, frozenset(named[name]))
+        if not isinstance(described, RegionDescriptors) or not len(described):
+            continue
+        if row < 0:
+            others = [other for other in islice(images[name], COMPARED + 1) if other != image]
+            row = _shown(index, described, others)
+            if row < 0:
+                continue
+        shown = [name] if instance != LABEL else [label for label in described.regions.label_names if label is not None]
+        yield _Asked(described[[row]], name, frozenset().union(*(images[label] for label in shown)))
+
+
+def _shown(index: Index, described: RegionDescriptors, others: Sequence[str]) -> int:
+    """The row that is most similar to a row of other images of the same name; -1 if nothing tells."""
+    if len(described) == 1:
+        return 0
+    compared = index.rows_of_images(others).vectors
+    return int((described.vectors @ compared.T).max(axis=1).argmax()) if len(compared) else -1
 
 
 def _of_photos(index: Index, sources: Sequence[str | Path], model: EmbeddingModel | None, queries: int) -> list[_Asked]:

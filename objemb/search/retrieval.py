@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,17 +45,27 @@ class Retrieval:
         model: The model that describes the queries.
         index: The index to search. After ``index.refresh()`` its new state is searched.
         max_pixels: Maximum number of pixels of photos that are opened, as queries or by re-rankers.
+        find_photo: Finds the photo of an indexed image, given the index and the id of the image, for
+            :meth:`photo_of` and re-rankers; None for the place that is recorded in the index.
 
     Raises:
         ArtefactMismatchError: The index was made with another model.
     """
 
-    def __init__(self, model: EmbeddingModel, index: Index, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        index: Index,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        find_photo: Callable[[Index, str], Path | None] | None = None,
+    ) -> None:
         checks.whole("max_pixels", max_pixels)
         check_model(index, model.gives, model.settings, model.fingerprint)
         self.model = model
         self.index = index
         self.max_pixels = max_pixels
+        self.find_photo = find_photo
         self._lock = Lock()
         self._state = index.state
         self._stamps: dict[str, str | None] | None = None
@@ -344,6 +354,8 @@ class Retrieval:
 
     def photo_of(self, image: str) -> Path | None:
         """Path of the photo of an indexed image; None if it has been removed or changed since it was indexed."""
+        if self.find_photo is not None:
+            return self.find_photo(self.index, image)
         return indexed_photo(self.index.stamp(image))
 
     def _database(self, where: str | None, exclude: frozenset[str], exact: bool | None) -> IndexDatabase:

@@ -61,7 +61,9 @@ class Current:
             try:
                 newest = before.index.newest()
                 if newest is not before.index:
-                    retrieval = Retrieval(before.model, newest, max_pixels=before.max_pixels)
+                    retrieval = Retrieval(
+                        before.model, newest, max_pixels=before.max_pixels, find_photo=before.find_photo
+                    )
                     len(newest)  # reads what every search needs, before one waits for it
                     self._retrieval = retrieval
             except (ObjembError, OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 
 from objemb.images.decode import photo_bytes
+from objemb.index.store import Index
 from objemb.search.indexing import indexed_photo, photo_path
 from objemb.search.retrieval import Retrieval
 from objemb.serve.decoding import Decoders
@@ -32,13 +33,13 @@ class IndexedPhotos:
     def __init__(self, root: Path | None) -> None:
         self._root = None if root is None else root.resolve()
 
-    def path_of(self, retrieval: Retrieval, image: str) -> Path | None:
+    def path_of(self, index: Index, image: str) -> Path | None:
         """The photo of an indexed image; None if it is gone, has changed, or lies elsewhere.
 
         Raises:
             Problem: No image of this id is in the index.
         """
-        stamp = stamp_of(retrieval, image)
+        stamp = stamp_of(index, image)
         recorded = indexed_photo(stamp)
         if self._root is None:
             return recorded
@@ -55,23 +56,23 @@ class IndexedPhotos:
         same = stat.S_ISREG(status.st_mode) and status.st_size == _recorded_size(stamp)
         return path if same and path.is_relative_to(self._root) else None
 
-    def content_of(self, retrieval: Retrieval, image: str, max_pixels: int) -> bytes:
+    def content_of(self, index: Index, image: str, max_pixels: int) -> bytes:
         """The encoded photo of an indexed image.
 
         Raises:
             Problem: No image of this id is in the index, or its photo is gone.
             UnreadableImageError: The file cannot be read.
         """
-        path = self.path_of(retrieval, image)
+        path = self.path_of(index, image)
         if path is None:
             raise Problem(404, "photo: expected the photo that was indexed, found that it is gone or has changed")
         return photo_bytes(path, id=image, max_pixels=max_pixels)
 
 
-def stamp_of(retrieval: Retrieval, image: str) -> str | None:
+def stamp_of(index: Index, image: str) -> str | None:
     """The stamp of an indexed image. Raises :class:`Problem` if no image of this id is in the index."""
     try:
-        return retrieval.index.stamp(image)
+        return index.stamp(image)
     except (KeyError, UnicodeEncodeError):
         raise not_indexed() from None
 
@@ -104,7 +105,7 @@ class Thumbnails:
         Raises:
             Problem: No image of this id is in the index.
         """
-        stamp = stamp_of(retrieval, image)
+        stamp = stamp_of(retrieval.index, image)
         text = json.dumps([image, stamp, _side(side), photo_path(stamp) is None and retrieval.index.state.generation])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -120,7 +121,7 @@ class Thumbnails:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        content = self._photos.content_of(retrieval, image, self._limits.pixels)
+        content = self._photos.content_of(retrieval.index, image, self._limits.pixels)
         file = self._decoders.thumbnail(content, image, _side(side))
         with self._lock:
             if key not in self._kept:

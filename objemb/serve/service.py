@@ -121,12 +121,13 @@ class Service:
         self.options = options
         self.limits = options.limits
         self.metrics = Metrics()
+        self._photos = IndexedPhotos(options.photos)
+        retrieval.find_photo = self._photos.path_of  # re-rankers open no others
         self.current = Current(retrieval, self.metrics.reload)
         self.stopping = False
         self._decoders = Decoders(options.decoders, self.limits)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="objemb-read")
         self._batcher: Batcher[Work, object] = Batcher(self._compute, self.limits, self.metrics.batch)
-        self._photos = IndexedPhotos(options.photos)
         self._thumbnails = Thumbnails(self._photos, self._decoders, self.limits)
         self._writes = self._open_writes() if options.writable else None
         self.current.start()
@@ -310,7 +311,7 @@ class Service:
             raise Problem(422, "photo: expected one of 'upload' and 'image', found both")
         if asked.image is not None:
             image, retrieval = asked.image, self.current.retrieval
-            content = await self._read(lambda: self._photos.content_of(retrieval, image, self.limits.pixels))
+            content = await self._read(lambda: self._photos.content_of(retrieval.index, image, self.limits.pixels))
             return UploadedPhoto(content, image, self._decoders)
         name = asked.upload or PHOTO
         if name not in uploads:
@@ -337,7 +338,7 @@ class Service:
         described = retrieval.index.get(image)
         if described is None:
             raise not_indexed()
-        photo = self._photos.path_of(retrieval, image) is not None
+        photo = self._photos.path_of(retrieval.index, image) is not None
         return json_line(
             {
                 "image": image,

@@ -67,15 +67,15 @@ class TestDescribers:
         describer, photo = build("describers", name, tmp_path), random_photo(96, 128, seed=7)
         box = Regions(torch.tensor([[16.0, 8, 80, 72]]), photo.size)
         scaled, cut = (
-            VectorPipeline(describer, aggregator).query_boxes(photo, box, c).vectors for c in ("scaled", "crop")
+            VectorPipeline(describer, aggregator).query_boxes([photo], [box], c)[0].vectors for c in ("scaled", "crop")
         )
         extractor = describer.extractor
         summed_in_photo = not aggregator.per_region and describer.queries_in_context(False)
         if extractor is None or summed_in_photo:  # a box has the scale of its photo by its nature
-            expected = VectorPipeline(describer, aggregator).query_boxes(photo, box, "context").vectors
+            expected = VectorPipeline(describer, aggregator).query_boxes([photo], [box], "context")[0].vectors
         elif isinstance(extractor, Map):
             smaller = describer.with_extractor(Map(size=extractor.size * 64 / 128))
-            expected = VectorPipeline(smaller, aggregator).query_whole(photo.part(box)).vectors
+            expected = VectorPipeline(smaller, aggregator).query_whole([photo.part(box)])[0].vectors
             assert not np.allclose(scaled, cut, atol=1e-3), "the scale is not listened to"
         else:
             expected = cut

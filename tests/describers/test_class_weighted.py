@@ -176,13 +176,13 @@ def test_a_query_is_the_plain_sum_in_its_photo_whatever_the_aggregator(crop: str
     model = describer(classes=3)
     boxes = Regions(torch.tensor([[8.0, 16, 40, 32], [0, 0, 64, 48]]), PHOTOS[0].size)
     (given,) = model.describe(PHOTOS[:1], [boxes])
-    found = VectorPipeline(model, Sum()).query_boxes(PHOTOS[0], boxes, crop)
+    found = VectorPipeline(model, Sum()).query_boxes([PHOTOS[0]], [boxes], crop)[0]
     assert torch.equal(torch.as_tensor(found.vectors), torch.as_tensor(given.vectors))
     assert torch.equal(torch.as_tensor(found.regions.boxes), torch.as_tensor(boxes.boxes))
     features = model.backbone(as_batch([torch.as_tensor(PHOTOS[0].pixels)], "cpu"))[0].double()[:, 2:4, 1:5]
     plain = l2((features.sum(dim=(1, 2)) * channel_weights(features))[None])
     assert torch.allclose(torch.as_tensor(found.vectors)[:1].double(), plain, atol=1e-5)
-    alone = VectorPipeline(model, Sum()).query_boxes(PHOTOS[0], boxes[:1], "crop")
+    alone = VectorPipeline(model, Sum()).query_boxes([PHOTOS[0]], [boxes[:1]], "crop")[0]
     (cut,) = model.describe([PHOTOS[0].part(boxes[:1])])
     assert torch.allclose(torch.as_tensor(alone.vectors), torch.as_tensor(Sum().aggregate(cut).vectors), atol=1e-6)
 

@@ -163,7 +163,7 @@ def test_a_query_box_is_an_image_of_its_own(output: str) -> None:
     model = network(output=output)
     box = Regions(torch.tensor([[10.0, 10, 90, 70]]), PHOTOS[0].size)
     cut = Photo("cut", PHOTOS[0].pixels[:, 10:70, 10:90], (60, 80))
-    found = torch.as_tensor(VectorPipeline(model, Sum()).query_boxes(PHOTOS[0], box, "crop").vectors)
+    found = torch.as_tensor(VectorPipeline(model, Sum()).query_boxes([PHOTOS[0]], [box], "crop")[0].vectors)
     torch.testing.assert_close(found, model.embed_photos([cut]).detach())
 
 

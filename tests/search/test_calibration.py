@@ -80,6 +80,38 @@ def test_own_photos_of_an_object_do_not_count(index: Index) -> None:
     )
 
 
+def test_which_box_a_name_belongs_to(tmp_path: Path) -> None:
+    """Photos with a name and three boxes: the one that is like a box of another photo of this name."""
+    index = Index.create(tmp_path / "several", schema=UnitVectors(DIM), fingerprint="f")
+    objects, clutter = vectors_of(4, 3), vectors_of(36, 1, 5)
+    with index.writer() as writer:
+        for number in range(12):
+            vectors = np.stack([clutter[2 * number], clutter[2 * number + 1], clutter[24 + number]])
+            vectors[number % 3] = objects[number]
+            boxes = np.tile(np.array([[0, 0, 9, 9]], np.float32), (3, 1))
+            writer.add(RegionDescriptors(str(number), Regions(boxes, (9, 9)), vectors, {"product": number // 3}))
+        alone = Regions(np.tile(np.array([[0, 0, 9, 9]], np.float32), (2, 1)), (9, 9))
+        writer.add(RegionDescriptors("alone", alone, clutter[:2], {"product": "once"}))  # nothing says which box
+    asked = list(module._leaving_out(index, "product", 1000))
+    assert len(asked) == 12
+    for one in asked:
+        np.testing.assert_array_equal(one.row.vectors[0], objects[int(one.row.image)])
+        assert one.left_out == {str(n) for n in range(12) if n // 3 == int(one.row.image) // 3}
+
+
+def test_images_that_share_any_labelled_object_are_left_out(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "labels", schema=UnitVectors(DIM), fingerprint="f")
+    vectors = vectors_of(6, 1)
+    boxes = np.tile(np.array([[0, 0, 9, 9]], np.float32), (2, 1))
+    with index.writer() as writer:
+        for number, names in enumerate((("a", "b"), ("b", "c"), ("c", "d"))):
+            regions = Regions(boxes, (9, 9), labels=np.arange(2), classes=names)
+            writer.add(RegionDescriptors(str(number), regions, vectors[2 * number : 2 * number + 2]))
+    asked = {(one.row.image, one.shows): one.left_out for one in module._leaving_out(index, "label", 1000)}
+    assert asked["0", "a"] == asked["0", "b"] == {"0", "1"}
+    assert asked["1", "c"] == {"0", "1", "2"}
+
+
 def test_rows_and_growth() -> None:
     reached = 0.25 * (1 - 0.1 * 2) ** 10  # two scales above the threshold
     alone = MADE.expected_false(0.6, 1, 6)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from objemb.checks import ObjembError
 from objemb.index.store import Index
 from objemb.search.opening import open_retrieval
 from objemb.serve.photos import IndexedPhotos
 from objemb.serve.problems import Problem
-from objemb.serve.service import Options
+from objemb.serve.service import Options, Service
 from tests.serve.conftest import Served, serving
 
 
@@ -58,35 +59,43 @@ def test_sides_out_of_range(served: Served) -> None:
 def test_a_photo_that_was_changed_is_not_shown(index: Path, photos: Path, tmp_path: Path) -> None:
     stamp = json.loads(Index.open(index).stamp("0.png") or "")
     retrieval = open_retrieval(index)
-    assert IndexedPhotos(None).path_of(retrieval, "0.png") == Path(stamp["path"])
+    assert IndexedPhotos(None).path_of(retrieval.index, "0.png") == Path(stamp["path"])
     status = os.stat(stamp["path"])
     os.utime(stamp["path"], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     try:
-        assert IndexedPhotos(None).path_of(retrieval, "0.png") is None
+        assert IndexedPhotos(None).path_of(retrieval.index, "0.png") is None
         with pytest.raises(Problem, match="found that it is gone or has changed"):
-            IndexedPhotos(None).content_of(retrieval, "0.png", 10**6)
+            IndexedPhotos(None).content_of(retrieval.index, "0.png", 10**6)
     finally:
         os.utime(stamp["path"], ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_a_folder_of_photos_holds_all_that_are_opened(index: Path, photos: Path, tmp_path: Path) -> None:
     retrieval = open_retrieval(index)
-    assert IndexedPhotos(photos).path_of(retrieval, "shelf/1.png") == (photos / "shelf/1.png").resolve()
+    assert IndexedPhotos(photos).path_of(retrieval.index, "shelf/1.png") == (photos / "shelf/1.png").resolve()
     moved = tmp_path / "moved"
     shutil.copytree(photos, moved)  # by their ids, at another place and with other times
     located = IndexedPhotos(moved)
-    assert located.path_of(retrieval, "shelf/1.png") == (moved / "shelf/1.png").resolve()
+    assert located.path_of(retrieval.index, "shelf/1.png") == (moved / "shelf/1.png").resolve()
     (moved / "0.png").write_bytes(b"another file")
-    assert located.path_of(retrieval, "0.png") is None, "another size than that of the photo that was indexed"
+    assert located.path_of(retrieval.index, "0.png") is None, "another size than that of the photo that was indexed"
     outside = tmp_path / "outside.png"
     shutil.copy(photos / "2.png", outside)
     (moved / "2.png").unlink()
     (moved / "2.png").symlink_to(outside)
-    assert located.path_of(retrieval, "2.png") is None, "it leads out of the folder"
+    assert located.path_of(retrieval.index, "2.png") is None, "it leads out of the folder"
     (moved / "4.png").unlink()
-    assert located.path_of(retrieval, "4.png") is None
+    assert located.path_of(retrieval.index, "4.png") is None
     with pytest.raises(Problem, match="not in the index"):
-        located.path_of(retrieval, "list.csv")
+        located.path_of(retrieval.index, "list.csv")
+    service = Service(retrieval, Options(photos=moved, decoders=1))
+    try:  # re-rankers open the same
+        searching = service.current.retrieval
+        assert searching.photo_of("shelf/1.png") == (moved / "shelf/1.png").resolve()
+        with pytest.raises(ObjembError, match=r"2\.png: expected the indexed photo, found that it was"):
+            searching._open_photo("2.png")
+    finally:
+        service.close()
 
 
 def test_ids_that_are_paths_lead_nowhere_else(index: Path, photos: Path, tmp_path: Path, model: Path) -> None:
@@ -107,5 +116,5 @@ def test_ids_that_are_paths_lead_nowhere_else(index: Path, photos: Path, tmp_pat
     with serving(index, Options(photos=root, decoders=1)) as running:
         retrieval = running.service.current.retrieval
         for image in ids:
-            assert IndexedPhotos(root).path_of(retrieval, image) is None, image
+            assert IndexedPhotos(root).path_of(retrieval.index, image) is None, image
         assert running.client.get("/v1/photos/..%2Fsecret.png").status_code == 404

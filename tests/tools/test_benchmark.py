@@ -128,7 +128,7 @@ def test_unknown_cases_are_refused(tool: ModuleType, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         tool.main(["--only", "serch"])
     assert (
-        "expected some of search, rerank, rmac, indexing, one_pass, export, asmk, found serch"
+        "expected some of search, approximate, rerank, rmac, indexing, one_pass, export, asmk, found serch"
         in capsys.readouterr().err
     )
 

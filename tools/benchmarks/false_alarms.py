@@ -3,9 +3,9 @@
     python -m tools.benchmarks.false_alarms MODEL --set SET.json [--level object] [--queries "kind=in photo"]
 
 Each object in turn is absent: the photos that show it are taken out of the database, the other photos calibrate, as
-``objemb calibrate --instance`` does (up to 1,000 rows, each without the photos that share an object with its own), and
-the queries for the object are searched for. The same queries in the whole database are those whose object is present,
-with the calibration without it. For each asked number of false photos, the table has
+``objemb calibrate --instance label`` does (up to 1,000 rows, each without the photos that share an object with its
+own), and the queries for the object are searched for. The same queries in the whole database are those whose object is
+present, with the calibration without it. For each asked number of false photos, the table has
 
 - false alarms: the share of absent queries that find a photo, and the share of objects for which that happens;
 - misses: the share of present queries of which no photo with the object is left, beside those of which there is

@@ -121,7 +121,7 @@ def test_an_aggregator_that_does_not_fit() -> None:
         build_task({**LOCAL, "aggregator": None})
     with pytest.raises(ValueError, match="asmk"):
         task(aggregator={"name": "asmk"})
-    with pytest.raises(TypeError, match="local_features: expected an extractor with an attention to learn"):
+    with pytest.raises(TypeError, match="local_features: expected an extractor with a learned attention"):
         build_task({**LOCAL, "describer": {"name": "local", "local_features": {"name": "sift"}}})
 
 
