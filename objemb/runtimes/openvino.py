@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 from types import MappingProxyType, ModuleType
@@ -15,7 +17,7 @@ from objemb.runtimes.exported import BOXES, Graph
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, InferRequest
+    from openvino import CompiledModel, Core, InferRequest
 
 #: Precisions as OpenVINO calls them.
 HINTS: Mapping[str, str] = MappingProxyType({"fp32": "f32", "bf16": "bf16", "fp16": "f16"})
@@ -43,8 +45,7 @@ class OpenVino(Runtime):
 
     def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:
         """See :meth:`Runtime._open`."""
-        openvino = _library()
-        core = openvino.Core()
+        openvino, core = _library(), shared_core(os.getpid())
         streams = min(AT_ONCE, self.threads)
         settings: dict[str, object] = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
@@ -81,6 +82,22 @@ class _OpenVinoSession(Session):
 
 def _types(ports: Sequence[Any]) -> dict[str, str]:
     return {min(port.get_names()): np.dtype(port.get_element_type().to_dtype()).name for port in ports}
+
+
+@functools.cache
+def shared_core(process: int) -> Core:
+    """The core of a process, for all models, which lives as long as the process.
+
+    A core gives the thread that makes it a stack for signal handlers and frees this stack at its own end, although the
+    thread still has it: the next signal, such as SIGTERM or that of a child that ends, would end the process (OpenVINO
+    2026.4).
+
+    Args:
+        process: Number of the process; a child cannot use the threads of the core of its parent.
+    """
+    del process
+    core: Core = _library().Core()
+    return core
 
 
 def _library() -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ import pytest
 
 from objemb.card import read_card, write_folder
 from objemb.runtimes.exported import BOXES, EXPORT, PHOTOS, Exported, Graph, TensorSpec
+from objemb.runtimes.openvino import shared_core
 from objemb.types import AnyArray, Float32Array
 
 DIM = 4
@@ -82,7 +84,7 @@ def contents(name: str, format: str) -> list[bytes]:
         return [graph]
     if format == "openvino":
         openvino = pytest.importorskip("openvino")
-        model = openvino.Core().read_model(model=contents(name, "onnx")[0])
+        model = shared_core(os.getpid()).read_model(model=contents(name, "onnx")[0])
         with TemporaryDirectory() as folder:
             files = [Path(folder, f"graph{suffix}") for suffix in SUFFIXES[format]]
             openvino.serialize(model, *files)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,25 @@ from tests.runtimes.graphs import write_exported
 from tests.runtimes.models import write_model
 
 openvino = pytest.importorskip("openvino")
+
+#: A signal after a model is gone, in a process of its own.
+SIGNAL = """
+import gc, signal, sys
+from pathlib import Path
+from objemb.models.exported import open_exported
+model = open_exported(Path(sys.argv[1]), runtime="openvino", threads=1)
+del model
+gc.collect()
+signal.signal(signal.SIGTERM, lambda number, frame: print("heard"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_signals_are_heard_after_a_model_is_gone(tmp_path: Path) -> None:
+    """OpenVINO frees the stack on which the thread handles signals together with the core that made it."""
+    folder = write_model(tmp_path / "m")
+    ended = subprocess.run([sys.executable, "-c", SIGNAL, str(folder)], capture_output=True, text=True, timeout=120)
+    assert (ended.stdout, ended.returncode) == ("heard\n", 0), ended.stderr
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
