@@ -5,9 +5,10 @@
     python tools/load_service.py http://127.0.0.1:8000 PHOTO... --mixed --clients 32 --seconds 600 --pid PID
 
 There are as many connections as clients; each client sends its next request when the last one is answered. ``503`` with
-``Retry-After`` is counted and sent again after that time; anything else but 2xx is a failure, and so is a connection
-that breaks. With ``--mixed``, one request in five adds an image. ``--pid`` names the process of the service, whose
-memory and descriptors are read from ``/proc`` at the start of each fifth of the time.
+``Retry-After`` is counted, and its client waits for one to two times as long as it says; anything else but 2xx is a
+failure, and so is a connection that breaks. With ``--mixed``, one request in five adds an image. ``--pid`` names the
+process of the service: its memory and descriptors, and those of its decoders, are read from ``/proc`` at the start of
+each fifth of the time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,24 +45,34 @@ async def client(session: httpx.AsyncClient, args: argparse.Namespace, end: floa
     choose = random.Random(number)
     contents = [path.read_bytes() for path in args.photos]
     query = json.dumps({"boxes": [args.box] if args.box else "whole", "k": args.k})
-    while time.monotonic() < end:
+    while True:
         files = {"photo": ("photo.jpg", choose.choice(contents))}
-        begun = time.monotonic()
-        try:
-            if args.mixed and choose.randrange(CHANGE_IN) == 0:
-                answer = await session.put(f"/v1/images/load-{choose.randrange(WRITTEN)}", files=files)
-            else:
-                answer = await session.post("/v1/search", files=files, data={"query": query})
-        except httpx.HTTPError as error:
-            tally.failures.append(f"{type(error).__name__}: {error}")
-            continue
-        if answer.status_code == 503 and "retry-after" in answer.headers:
-            tally.busy += 1
-            await asyncio.sleep(float(answer.headers["retry-after"]) * choose.random())
-        elif answer.is_success:
-            tally.seconds.append(time.monotonic() - begun)
+        if args.mixed and choose.randrange(CHANGE_IN) == 0:
+            request = session.put(f"/v1/images/load-{choose.randrange(WRITTEN)}", files=files)
         else:
-            tally.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+            request = session.post("/v1/search", files=files, data={"query": query})
+        wait = await counted(request, tally)
+        if time.monotonic() + wait >= end:
+            return
+        await asyncio.sleep(wait * (1 + choose.random()))
+
+
+async def counted(request: Awaitable[httpx.Response], tally: Tally) -> float:
+    """Count an answer; the seconds after which the client may come again."""
+    begun = time.monotonic()
+    try:
+        answer = await request
+    except httpx.HTTPError as error:
+        tally.failures.append(f"{type(error).__name__}: {error}")
+        return 0.0
+    if answer.status_code == 503 and "retry-after" in answer.headers:
+        tally.busy += 1
+        return float(answer.headers["retry-after"])
+    if answer.is_success:
+        tally.seconds.append(time.monotonic() - begun)
+    else:
+        tally.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+    return 0.0
 
 
 async def watch(pid: int, seconds: float) -> None:
@@ -68,13 +80,14 @@ async def watch(pid: int, seconds: float) -> None:
     for _ in range(6):
         pids = [pid, *children(pid)]
         memory = sum(resident(one) for one in pids) / 2**20
-        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+        descriptors = sum(len(os.listdir(f"/proc/{one}/fd")) for one in pids)
         print(f"  {memory:.0f} MiB in {len(pids)} processes, {descriptors} descriptors", flush=True)
         await asyncio.sleep(seconds / 5)
 
 
 def children(pid: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Processes that any thread of a process has started."""
+    return [int(n) for file in Path(f"/proc/{pid}/task").glob("*/children") for n in file.read_text().split()]
 
 
 def resident(pid: int) -> int:

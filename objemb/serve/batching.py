@@ -16,6 +16,9 @@ from objemb.serve.problems import busy
 J = TypeVar("J")
 T = TypeVar("T")
 
+#: Jobs over which the mean time of one is taken, which tells clients of a full queue when to come again.
+RECENT_JOBS = 50
+
 
 class Batcher(Generic[J, T]):
     """Runs jobs in batches on a thread of its own.
@@ -40,6 +43,7 @@ class Batcher(Generic[J, T]):
         self._on_batch = on_batch
         self._waiting: deque[tuple[J, Future[T]]] = deque()
         self._announced = 0
+        self._job_seconds = 0.0
         self._closed = False
         self._change = Condition()
         self._thread = Thread(target=self._work, name="objemb-compute", daemon=True)
@@ -51,8 +55,13 @@ class Batcher(Generic[J, T]):
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """A block in which a job is being prepared, which an idle thread waits for, for the window at most."""
+        """A block in which a job is being prepared, which an idle thread waits for, for the window at most.
+
+        Raises:
+            Problem: The queue is full, with the jobs that are being prepared.
+        """
         with self._change:
+            self._expect_room(self._announced)
             self._announced += 1
         try:
             yield
@@ -69,11 +78,15 @@ class Batcher(Generic[J, T]):
         """
         future: Future[T] = Future()
         with self._change:
-            if len(self._waiting) >= self._limits.queue or self._closed:
-                raise busy("requests", self._limits.queue)
+            self._expect_room()
             self._waiting.append((job, future))
             self._change.notify_all()
         return future
+
+    def _expect_room(self, prepared: int = 0) -> None:
+        """Refuse a job while the queue is full, until about half of it will be done."""
+        if len(self._waiting) + prepared >= self._limits.queue or self._closed:
+            raise busy("requests", self._limits.queue, seconds=self._job_seconds * self._limits.queue / 2)
 
     def close(self) -> None:
         """Compute what was queued, and end the thread."""
@@ -105,10 +118,12 @@ class Batcher(Generic[J, T]):
                 return
 
     def _compute(self, batch: Sequence[tuple[J, Future[T]]]) -> None:
+        begun = time.monotonic()
         try:
             results = self._run([job for job, _ in batch])
         except Exception as error:
             results = [error] * len(batch)
+        self._job_seconds += (time.monotonic() - begun - self._job_seconds * len(batch)) / RECENT_JOBS
         for (_, future), result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 future.set_exception(result)

@@ -1,5 +1,8 @@
 """The program of a process that decodes photos: what is in them can stop or crash this process, but no other.
 
+A photo may take ``seconds`` of processor time; then SIGPROF ends the process. Time in which the process waits for a
+processor does not count, so that no photo is refused because the machine is busy.
+
 Requests come on stdin, answers go to stdout. Each is the length of a JSON header (4 bytes, big-endian), the header, and
 ``bytes`` further bytes as the header says. Nothing is pickled.
 """
@@ -8,8 +11,10 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -77,6 +82,19 @@ def confine(max_pixels: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """A block that ends the process with SIGPROF after so much processor time, where the system has such timers."""
+    if sys.platform == "win32":
+        yield
+        return
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
 def main() -> None:
     """Answer requests until stdin ends."""
     confine(int(sys.argv[1]))
@@ -88,7 +106,9 @@ def main() -> None:
             request, content = receive(requests)
         except EOFError:
             return
-        send(answers, *answer(request, content))
+        with limited(request["seconds"]):
+            answered = answer(request, content)
+        send(answers, *answered)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Decodes photos in processes of their own, with a limit of time."""
+"""Decodes photos in processes of their own, with a limit of processor time."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from objemb.images.decode import UnreadableImageError
 from objemb.images.inputs import EncodedPhoto
 from objemb.serve.decoder import receive, send
 from objemb.serve.limits import Limits
+from objemb.serve.problems import not_in_time
 from objemb.serve.tokens import TOKEN_VARIABLE
 from objemb.structures import Photo
 
@@ -33,16 +35,25 @@ ATTEMPTS = 2
 START_SECONDS = 60.0
 #: Bytes that a pipe to a decoder holds, where the system can be told.
 PIPE_BYTES = 2**20
+#: How a process ends that has used up its processor time; None where the system does not measure it.
+OUT_OF_TIME = None if sys.platform == "win32" else -signal.SIGPROF
+#: How a process ends that was killed, for instance because the machine had no memory left.
+KILLED = None if sys.platform == "win32" else -signal.SIGKILL
+
+
+class OutOfTimeError(Exception):
+    """A photo takes more processor time than it may."""
 
 
 class Decoders:
     """Processes that decode photos, each one photo at a time.
 
-    A process that takes too long or crashes is replaced by another one; the photo is reported as unreadable.
+    A process that takes too long or crashes is replaced by another one. The photo is reported as unreadable if the
+    process used up its processor time or crashed twice, but not if it had no processor to run on.
 
     Args:
         count: Number of processes.
-        limits: ``pixels`` and ``decode_seconds`` of these.
+        limits: ``pixels``, ``decode_seconds`` and ``request_seconds`` of these.
 
     Attributes:
         threads: Threads that may wait for the processes, as many as there are.
@@ -60,7 +71,8 @@ class Decoders:
         """Decode a photo as :func:`objemb.images.decode.read_photo` does.
 
         Raises:
-            UnreadableImageError: It cannot be decoded, or not in time.
+            UnreadableImageError: It cannot be decoded, or takes too much processor time.
+            Problem: The decoder had too little processor time meanwhile, or could not be started.
         """
         about, pixels = self._ask(content, name, side, part, thumbnail=False)
         decoded = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
@@ -68,7 +80,7 @@ class Decoders:
         return Photo(name, decoded, (height, width), orientation=about["orientation"])
 
     def thumbnail(self, content: bytes, name: str, side: int) -> bytes:
-        """A JPEG file of at most ``side`` pixels of a photo. Raises ``UnreadableImageError`` as :meth:`pixels`."""
+        """A JPEG file of at most ``side`` pixels of a photo. Raises as :meth:`pixels`."""
         return self._ask(content, name, side, None, thumbnail=True)[1]
 
     def close(self) -> None:
@@ -82,21 +94,24 @@ class Decoders:
     def _ask(
         self, content: bytes, name: str, side: int | None, part: float | None, *, thumbnail: bool
     ) -> tuple[dict[str, Any], bytes]:
-        most = self._limits.pixels
-        request: dict[str, object] = {"side": side, "part": part, "max_pixels": most, "thumbnail": thumbnail}
+        limits = self._limits
+        request: dict[str, object] = {"side": side, "part": part, "thumbnail": thumbnail}
+        request |= {"max_pixels": limits.pixels, "seconds": limits.decode_seconds}
         for attempt in range(ATTEMPTS):
-            process = self._idle.get() or _Process(most)
+            process = self._idle.get() or _Process(limits.pixels)
             kept: _Process | None = None
             try:
-                about, answer = process.ask(request, content, self._limits.decode_seconds)
+                about, answer = process.ask(request, content, limits.request_seconds)
                 kept = process
                 break
-            except TimeoutError:
-                seconds = self._limits.decode_seconds
-                raise UnreadableImageError(f"decoding takes more than {seconds:g} s", name) from None
+            except OutOfTimeError:
+                seconds = limits.decode_seconds
+                raise UnreadableImageError(f"decoding takes more than {seconds:g} s of processor time", name) from None
             except (EOFError, OSError):
-                if attempt == ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1 and process.crashed():
                     raise UnreadableImageError("the decoder crashed, or had not enough memory", name) from None
+                if attempt == ATTEMPTS - 1:
+                    raise not_in_time("decoder", "a process that starts and is not ended") from None
             finally:
                 if kept is None:
                     process.end()
@@ -150,7 +165,13 @@ class _Process:
         self._widen()
 
     def ask(self, request: dict[str, object], content: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
-        """An answer. Raises ``TimeoutError``, and ``EOFError`` or ``OSError`` if the process ends."""
+        """An answer.
+
+        Raises:
+            OutOfTimeError: The process has used up the processor time of the request.
+            Problem: It has not answered in time, but has not used up its processor time either.
+            EOFError, OSError: It ended; see :meth:`crashed`.
+        """
         if not self._is_ready:
             self._in_time(START_SECONDS, lambda: receive(self._answers))
             self._is_ready = True
@@ -160,6 +181,10 @@ class _Process:
             return receive(self._answers)
 
         return self._in_time(seconds, exchange)
+
+    def crashed(self) -> bool:
+        """Whether a process that has ended did so by itself, over a photo: the system may have killed it."""
+        return self._is_ready and self._process.returncode != KILLED
 
     def _in_time(self, seconds: float, work: Callable[[], T]) -> T:
         late: list[bool] = []
@@ -175,7 +200,9 @@ class _Process:
             return work()
         except (EOFError, OSError):
             if late:
-                raise TimeoutError from None
+                raise not_in_time("decoder", f"an answer within {seconds:g} s") from None
+            if self._process.wait() == OUT_OF_TIME:
+                raise OutOfTimeError from None
             raise
         finally:
             timer.cancel()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, TypeAlias
 
 from objemb.serve.limits import Limits
-from objemb.serve.problems import INTERNAL, Problem, busy, problem_of
+from objemb.serve.problems import INTERNAL, Problem, busy, not_in_time, problem_of
 from objemb.serve.tokens import TokenCheck
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Guard:
                 answer.unread = False
             if not await self._in_time(scope, body, receive, answer):
                 seconds = self._limits.request_seconds
-                raise Problem(503, f"request: expected an answer within {seconds:g} s, found none; try again", retry=1)
+                raise not_in_time("request", f"an answer within {seconds:g} s")
         finally:
             self.held_bytes -= taken
 

@@ -33,7 +33,8 @@ class Limits:
         request_seconds: Seconds from the headers of a request to its answer.
         body_seconds: Seconds in which the body of a request has to arrive.
         header_seconds: Seconds in which its headers have to arrive.
-        decode_seconds: Seconds that decoding a photo may take.
+        decode_seconds: Seconds of processor time that decoding a photo may take, where the system measures them (not
+            on Windows); the seconds of the request hold in any case.
         connections: Connections that are open at a time.
         failures: Wrong tokens of one address in a minute, after which it has to wait.
         thumbnails_bytes: Bytes of thumbnails that are kept in memory.

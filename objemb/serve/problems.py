@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from http import HTTPStatus
 
@@ -16,8 +17,8 @@ from objemb.images.decode import UnreadableImageError
 from objemb.text import visible
 
 PROBLEM_TYPE = "application/problem+json"
-#: Seconds after which a request that came at a busy time may be sent again.
-RETRY_SECONDS = 1
+#: Seconds after which a request that came at a busy time may be sent again: at least, and at most.
+RETRY_SECONDS, MOST_RETRY_SECONDS = 1, 30
 #: How errors of objemb are written.
 _EXPECTED = re.compile(r"(?:(?P<where>[^:]*): )?expected (?P<expected>.*?), found (?P<found>[^\n]*).*", re.DOTALL)
 
@@ -74,9 +75,15 @@ class Problem(Exception):
 INTERNAL = Problem(500, "internal error; the log of the service says what it is")
 
 
-def busy(what: str, most: int) -> Problem:
-    """The problem of a service that has enough to do."""
-    return Problem(503, f"{what}: expected at most {most} at a time, found more; try again", retry=RETRY_SECONDS)
+def busy(what: str, most: int, *, seconds: float = RETRY_SECONDS) -> Problem:
+    """The problem of a service that has enough to do for so many seconds."""
+    retry = min(max(math.ceil(seconds), RETRY_SECONDS), MOST_RETRY_SECONDS)
+    return Problem(503, f"{what}: expected at most {most} at a time, found more; try again", retry=retry)
+
+
+def not_in_time(what: str, expected: str) -> Problem:
+    """The problem of a request for which the machine had too little time; it may succeed later."""
+    return Problem(503, f"{what}: expected {expected}, found none; try again", retry=RETRY_SECONDS)
 
 
 def problem_of(error: Exception) -> Problem | None:

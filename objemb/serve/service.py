@@ -185,19 +185,23 @@ class Service:
         """The objects of a photo: ``{"image", "size", "objects"}``."""
         if not self._model.has_detector:
             raise Problem(409, "detect: expected a model with a detector, found one without")
-        photo = await self._photo(asked, uploads)
-        await self._decoded(photo, self._model.decode_side)
-        regions = await self._computed(lambda retrieval: retrieval.model.detect(photo))
+        with self._batcher.announced():
+            photo = await self._photo(asked, uploads)
+            await self._decoded(photo, self._model.decode_side)
+            detected = self._computed(lambda retrieval: retrieval.model.detect(photo))
+        regions = await detected
         return json_line({"image": photo.name, "size": list(regions.size), "objects": _objects(regions)})
 
     async def describe(self, asked: DescribeRequest, uploads: Mapping[str, Upload]) -> bytes:
         """The vectors of the regions of a photo: ``{"image", "size", "regions"}``."""
         if self._model.gives is not RegionDescriptors:
             raise Problem(409, "describe: expected a model of vectors, found one of visual words")
-        photo = await self._photo(asked, uploads)
         boxes = asked.boxes
-        await self._prepare(photo, boxes, "context")
-        described = await self._computed(lambda retrieval: retrieval.model.describe(photo, boxes))
+        with self._batcher.announced():
+            photo = await self._photo(asked, uploads)
+            await self._prepare(photo, boxes, "context")
+            computed = self._computed(lambda retrieval: retrieval.model.describe(photo, boxes))
+        described = await computed
         assert isinstance(described, RegionDescriptors)
         return json_line(
             {"image": photo.name, "size": list(described.regions.size), "regions": _described_regions(described)}
@@ -231,9 +235,11 @@ class Service:
             )
         content = uploads[PHOTO].content
         photo = UploadedPhoto(content, image, self._decoders)
-        decoded = replace(await self._decoded(photo, self._model.decode_side), metadata=asked.metadata)
-        boxes = None if asked.boxes is None else GivenBoxes(_given(asked, decoded.size))
-        described = await self._computed(lambda retrieval: _as_indexed(retrieval.model, decoded, boxes))
+        with self._batcher.announced():
+            decoded = replace(await self._decoded(photo, self._model.decode_side), metadata=asked.metadata)
+            boxes = None if asked.boxes is None else GivenBoxes(_given(asked, decoded.size))
+            computed = self._computed(lambda retrieval: _as_indexed(retrieval.model, decoded, boxes))
+        described = await computed
         was_there = await asyncio.wrap_future(writes.put(described, content, given=boxes is not None))
         return was_there, await self.stored(image)
 

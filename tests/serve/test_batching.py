@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,33 @@ def test_a_full_queue_and_clients_that_have_gone() -> None:
     assert held.batches == [[1], [3]]
     with pytest.raises(Problem):
         batcher.submit(5)
+
+
+def test_what_is_being_prepared_takes_room_in_the_queue() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda jobs: list(jobs), Limits(queue=2))
+    with batcher.announced(), batcher.announced():
+        with pytest.raises(Problem, match="expected at most 2 at a time"), batcher.announced():
+            raise AssertionError("not entered")
+        results = [batcher.submit(job) for job in (1, 2)]
+    assert [result.result(20) for result in results] == [1, 2]
+    with batcher.announced():
+        assert batcher.submit(3).result(20) == 3
+    batcher.close()
+
+
+def test_clients_of_a_slow_service_are_told_to_wait_longer() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda jobs: list(jobs), Limits(queue=4))
+    retries = []
+    for seconds in (0.0, 2.5, 1000.0):
+        batcher._job_seconds = seconds  # of a job, on average
+        with ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(batcher.announced())
+            with pytest.raises(Problem) as raised:
+                stack.enter_context(batcher.announced())
+        retries.append(raised.value.retry)
+    assert retries == [1, 5, 30]
+    batcher.close()
 
 
 def test_a_computation_that_fails_fails_its_batch_only() -> None:

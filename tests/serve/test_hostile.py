@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from objemb.images.decode import UnreadableImageError
 from objemb.serve import decoding
 from objemb.serve.decoding import Decoders, UploadedPhoto
 from objemb.serve.limits import Limits
+from objemb.serve.problems import Problem
 from objemb.serve.service import Options
 from tests.serve.conftest import Served, encoded, picture, serving
 
@@ -49,23 +52,46 @@ def test_mutated_uploads_are_answered_or_refused(served: Served) -> None:
     assert all(a.json()["status"] == 422 and a.json()["found"] for a in answers if a.status_code == 422)
 
 
-def test_a_photo_that_takes_too_long_blocks_no_other(shared_index: Path) -> None:
-    limits = Limits(decode_seconds=1.0)
-    with serving(shared_index, Options(limits, decoders=2)) as running:
-        decoders = running.service._decoders
+def test_a_photo_may_take_so_much_processor_time(shared_index: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(file, "PNG", compress_level=1)
+    with serving(shared_index, Options(Limits(decode_seconds=0.02), decoders=2)) as running:
+        small = [encoded(picture(number, (40, 30))) for number in range(7)]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(running.search, [file.getvalue(), *small]))
+        assert [answer.status_code for answer in answers] == [422, *[200] * 7]
+        assert answers[0].json()["found"] == "decoding takes more than 0.02 s of processor time"
+
+
+def test_a_decoder_without_a_processor_is_not_the_fault_of_the_photo() -> None:
+    decoders = Decoders(2, Limits(request_seconds=2.0, decode_seconds=0.5))
+    try:
         for _ in range(2):  # both have started
             decoders.pixels(encoded(picture(0)), "a", None, None)
-        process = decoders._idle.get()
-        assert process is not None
-        os.kill(process._process.pid, signal.SIGSTOP)  # as one that computes for ever
-        decoders._idle.put(process)
-        with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda n: running.search(encoded(picture(n))), range(8)))
-        statuses = [answer.status_code for answer in answers]
-        assert statuses.count(200) == 7
-        (late,) = (answer for answer in answers if answer.status_code != 200)
-        assert late.json()["found"] == "decoding takes more than 1 s"
-        assert running.search(encoded(picture(0))).status_code == 200
+        stopped = decoders._idle.get()
+        assert stopped is not None
+        os.kill(stopped._process.pid, signal.SIGSTOP)
+        decoders._idle.put(stopped)
+
+        with ThreadPoolExecutor(4) as pool:
+            decoded = [pool.submit(decoders.pixels, encoded(picture(n)), "a", None, None) for n in range(8)]
+        (problem,) = (error for future in decoded if (error := future.exception()) is not None)
+        assert isinstance(problem, Problem)
+        assert (problem.status, problem.retry) == (503, 1)
+        assert decoders.pixels(encoded(picture(0)), "a", None, None).size == (100, 120)
+    finally:
+        decoders.close()
+
+
+def test_a_decoder_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    decoders = Decoders(1, Limits())
+    try:
+        with pytest.raises(Problem, match="decoder: expected a process that starts and is not ended") as raised:
+            decoders.pixels(encoded(picture(0)), "a", None, None)
+        assert (raised.value.status, raised.value.retry) == (503, 1)
+    finally:
+        decoders.close()
 
 
 def test_a_decoder_that_was_ended_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +104,8 @@ def test_a_decoder_that_was_ended_is_replaced(monkeypatch: pytest.MonkeyPatch) -
         decoders._idle.put(process)
         assert decoders.pixels(encoded(picture(0)), "a", None, None).size == (100, 120)
 
-        def crash(*_: object) -> None:
+        def crash(process: Any, *_: object) -> None:
+            process._is_ready = True
             raise EOFError
 
         with monkeypatch.context() as patch:
