@@ -338,6 +338,8 @@ class TestSearchResult:
             SearchResult("q.jpg", (), hits)
         with pytest.raises(ValueError, match=r"SearchResult\.query_image: expected a non-empty string, found ''"):
             SearchResult("", (), ())
+        with pytest.raises(ValueError, match=r"SearchResult\.hits: expected none of a skipped query, found 1"):
+            SearchResult("q.jpg", (), (match("a"),), skipped="broken")
 
 
 def results() -> list[Any]:

@@ -297,20 +297,30 @@ class EmbeddingModel(ABC):
         Raises:
             FileNotFoundError, UnreadableImageError, ValueError, TypeError: As for :meth:`describe`.
         """
-        checks.one_of("crop", crop, CROPS)
         given = [None] * len(images) if boxes is None else list(boxes)
         if len(given) != len(images):
             raise ValueError(f"boxes: expected an entry for each of {len(images)} images, found {len(given)}")
+        self.check_queries(given, crop)
         default = BOTH if self.has_detector and self.per_region else WHOLE
         wanted = [default if one is None else one for one in given]
-        for one in wanted:
-            if isinstance(one, str):
-                checks.one_of("boxes", one, QUERY_BOXES)
         described: list[Described] = []
         for start in range(0, len(images), QUERIES_AT_ONCE):
             some = slice(start, start + QUERIES_AT_ONCE)
             described += self._queries(images[some], wanted[some], crop, max_pixels)
         return described
+
+    def check_queries(self, boxes: Sequence[BoxesLike | str | None], crop: str) -> None:
+        """Check what can be checked of queries before their photos are opened: ``crop``, and words for boxes.
+
+        Raises:
+            ValueError: One of them is none of the known words, or needs a detector that the model does not have.
+        """
+        checks.one_of("crop", crop, CROPS)
+        words = {one for one in boxes if isinstance(one, str)}
+        for word in sorted(words):
+            checks.one_of("boxes", word, QUERY_BOXES)
+        if words - {WHOLE} and crop != "whole":
+            self._expect_detector()
 
     def _queries(
         self, images: Sequence[ImageLike], wanted: Sequence[BoxesLike | str], crop: str, max_pixels: int
@@ -367,8 +377,6 @@ class EmbeddingModel(ABC):
         whole image only."""
         # if every box is described by the whole image, one suffices
         found = [n for n, word in enumerate(wanted) if isinstance(word, str) and word != WHOLE and crop != "whole"]
-        if found:
-            self._expect_detector()
         detected = dict(zip(found, self._objects_of([photos[n] for n in found]), strict=True)) if found else {}
         boxes: list[Regions | None] = []
         for number, (photo, word) in enumerate(zip(photos, wanted, strict=True)):

@@ -64,7 +64,7 @@ def process_stream(
     batch: list[Photo] = []
     paths: dict[str, str] = {}
     size = batch_size
-    on_skip = on_skip or _log_skipped
+    on_skip = on_skip or log_skipped
     refs = _remember(as_refs(sources, side, max_pixels), paths)
     ahead = PREFETCHED_BATCHES * batch_size
     for photo in stream_photos(refs, workers=workers, side=side, max_pixels=max_pixels, prefetch=ahead):
@@ -80,7 +80,8 @@ def process_stream(
         yield from _process_all(batch, process, size, paths, on_skip, works)
 
 
-def _log_skipped(skipped: SkippedImage) -> None:
+def log_skipped(skipped: SkippedImage) -> None:
+    """Log a warning that a photo was left out, and why."""
     log.warning("skipped %s: %s", skipped.path or skipped.id, skipped.reason)
 
 

@@ -13,12 +13,14 @@ from threading import Lock
 from objemb import checks, registry
 from objemb.checks import ObjembError
 from objemb.config import parse_part
-from objemb.images.decode import MAX_PIXELS, read_photo
+from objemb.images.decode import MAX_PIXELS, UnreadableImageError, read_photo
 from objemb.images.inputs import BoxesLike, ImageLike, View, as_encoded, as_photo, as_view
+from objemb.images.sources import SkippedImage
 from objemb.index.filters.parser import parse
 from objemb.index.storage.calibration import Calibration
 from objemb.index.store import Index
-from objemb.models.base import EmbeddingModel
+from objemb.models.base import QUERIES_AT_ONCE, EmbeddingModel
+from objemb.models.stream import log_skipped
 from objemb.rerank._database import IndexDatabase
 from objemb.rerank.base import Reranker, search_and_rerank
 from objemb.search.combiners.base import Combiner
@@ -145,6 +147,7 @@ class Retrieval:
                 crop=crop,
                 rerank=rerank,
                 exact=exact,
+                on_skip=None,
             )
             return result
 
@@ -194,6 +197,7 @@ class Retrieval:
         rerank: Sequence[str | Reranker] | None = None,
         exact: bool | None = None,
         together: bool = True,
+        on_skip: Callable[[SkippedImage], None] | None = log_skipped,
     ) -> list[SearchResult]:
         """Search for each of several photos: the answers of :meth:`search`, in less time, since photos of equal shape
         share a forward pass, and all queries a pass over the vectors of the index.
@@ -204,12 +208,17 @@ class Retrieval:
             k, where, min_score, at_most_false, crop, rerank, exact: As for :meth:`search`, for all queries.
             together: Whether photos share forward passes, whose vectors are those of single ones up to rounding (1e-6).
                 Without, results are those of :meth:`search` to the last bit, whatever the other queries are.
+            on_skip: Called with each query that cannot be described, such as a photo that is missing or broken, or one
+                with boxes outside it; by default a warning is logged. None to raise the error of the first one. The id
+                of a query that has no path is its number.
 
         Returns:
-            One result per query, in order.
+            One result per query, in order. That of a skipped query has no hits, and :attr:`SearchResult.skipped` is the
+            reason.
 
         Raises:
-            FileNotFoundError, UnreadableImageError, WhereError, ValueError, TypeError: As for :meth:`search`.
+            FileNotFoundError, UnreadableImageError, ValueError: As for :meth:`search`, if ``on_skip`` is None.
+            WhereError, ValueError, TypeError: As for :meth:`search`, for arguments that hold for all queries.
         """
         if isinstance(queries, (str, bytes, Path, View)) or not isinstance(queries, Sequence):
             raise TypeError(f"queries: expected a list of images or views, found {type(queries).__name__}")
@@ -224,31 +233,53 @@ class Retrieval:
                 f"{checks.short(exclude)}"
             )
         calibration = self._calibration(at_most_false, rerankers)
-        images = [as_encoded(view.image) for view in views]
-        boxes = [view.boxes for view in views]
-        at_once = len(images) if together else 1
-        described = [
-            query
-            for first in range(0, len(images), max(1, at_once))
-            for query in self.model.query_many(
-                images[first : first + at_once], boxes[first : first + at_once], crop=crop, max_pixels=self.max_pixels
-            )
-        ]
-        results = self._answers(
-            described,
-            images,
+        self.model.check_queries([view.boxes for view in views], crop)
+        views = [replace(view, image=as_encoded(view.image)) for view in views]
+        described, skipped = self._described(views, crop, QUERIES_AT_ONCE if together else 1, on_skip)
+        answers = self._answers(
+            list(described.values()),
+            [views[number].image for number in described],
             k,
             rerankers=rerankers,
             where=where,
-            exclude=left_out,
+            exclude=[left_out[number] for number in described],
             min_score=min_score,
             exact=exact,
         )
-        calibrated = (
-            _with_expected_false(result, calibration, at_most_false, len(query), len(self.index))
-            for result, query in zip(results, described, strict=True)
-        )
-        return [self._with_photos(result, [image]) for result, image in zip(calibrated, images, strict=True)]
+        results = {
+            number: _with_expected_false(result, calibration, at_most_false, len(query), len(self.index))
+            for (number, query), result in zip(described.items(), answers, strict=True)
+        }
+        for number, reason in skipped.items():
+            image = views[number].image
+            name = str(image) if isinstance(image, (str, Path)) else "image"
+            results[number] = SearchResult(name, (), (), self.index.schema.scale, skipped=reason)
+        return [self._with_photos(results[number], [view.image]) for number, view in enumerate(views)]
+
+    def _described(
+        self, views: Sequence[View], crop: str, at_once: int, on_skip: Callable[[SkippedImage], None] | None
+    ) -> tuple[dict[int, Described], dict[int, str]]:
+        """The described queries by their numbers, in order, and the reasons why others were skipped."""
+        described: dict[int, Described] = {}
+        skipped: dict[int, str] = {}
+        parts = [views[first : first + at_once] for first in range(0, len(views), at_once)]
+        while parts:
+            part, number = parts.pop(0), len(described) + len(skipped)
+            images, boxes = [view.image for view in part], [view.boxes for view in part]
+            try:
+                queries = self.model.query_many(images, boxes, crop=crop, max_pixels=self.max_pixels)
+            except (OSError, UnreadableImageError, ValueError) as error:
+                if on_skip is None:
+                    raise
+                if len(part) > 1:  # one of them is the cause
+                    parts[:0] = [[view] for view in part]
+                    continue
+                path = str(images[0]) if isinstance(images[0], (str, Path)) else ""
+                skipped[number] = error.reason if isinstance(error, UnreadableImageError) else str(error)
+                on_skip(SkippedImage(path or str(number), path, skipped[number]))
+                continue
+            described.update(enumerate(queries, number))
+        return described, skipped
 
     def _views(self, views: Sequence[View], unlike: Sequence[View], combiner: Combiner, crop: str) -> SeveralViews:
         """The described views and counter-examples of a query."""

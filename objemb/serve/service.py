@@ -412,7 +412,7 @@ def _shared_answers(retrieval: Retrieval, queries: Sequence[SharedQuery]) -> lis
     so that an answer does not depend on the others, not even in its last digit."""
     settings: dict[str, Any] = dict(queries[0].settings)
     views, excluded = [query.view for query in queries], [query.exclude for query in queries]
-    found = retrieval.search_many(views, exclude=excluded, rerank=(), together=False, **settings)
+    found = retrieval.search_many(views, exclude=excluded, rerank=(), together=False, on_skip=None, **settings)
     return [json_line(result.to_json()) for result in found]
 
 

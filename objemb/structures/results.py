@@ -144,6 +144,8 @@ class SearchResult:
         scale: Meaning of the scores, in words; re-rankers may replace cosine similarities by other scores.
         more_views: Further photos of the query, if it has several.
         unlike: Counter-examples: photos with boxes that were not to be found.
+        skipped: Why the query was not searched for, such as a photo that cannot be read; such a result has no hits.
+            None for a query that was searched for.
         html: Shows the result as HTML, set by a search that knows the photos. Results are compared without it, and it
             is not pickled.
     """
@@ -154,6 +156,7 @@ class SearchResult:
     scale: str = COSINE
     more_views: tuple[QueryView, ...] = ()
     unlike: tuple[QueryView, ...] = ()
+    skipped: str | None = None
     html: Callable[[SearchResult], str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -170,7 +173,8 @@ class SearchResult:
             raise ValueError(f"SearchResult.hits: expected scores in descending order, found {scores}")
         if len({h.image for h in self.hits}) != len(self.hits):
             raise ValueError("SearchResult.hits: expected each image at most once, found one twice")
-
+        if self.skipped is not None and self.hits:
+            raise ValueError(f"SearchResult.hits: expected none of a skipped query, found {len(self.hits)}")
         if any(h.view > len(self.more_views) for h in self.hits):
             raise ValueError(f"SearchResult.hits: expected views below {len(self.views)}, found a hit of another")
 
@@ -215,13 +219,15 @@ class SearchResult:
         """What ``objemb search --json`` prints: ``{"query", "scale", "hits": [...]}``.
 
         ``query`` is ``{"image", "boxes", "more_views", "unlike"}``, the latter two lists of ``{"image", "boxes"}``.
+        A query that was not searched for has a further entry ``skipped``, the reason.
         """
         query = {
             **QueryView(self.query_image, self.query_boxes).to_json(),
             "more_views": [view.to_json() for view in self.more_views],
             "unlike": [view.to_json() for view in self.unlike],
         }
-        return {"query": query, "scale": self.scale, "hits": [h.to_json() for h in self.hits]}
+        skipped = {} if self.skipped is None else {"skipped": self.skipped}
+        return {"query": query, "scale": self.scale, "hits": [h.to_json() for h in self.hits], **skipped}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SearchResult:
@@ -232,4 +238,4 @@ class SearchResult:
         first = QueryView.from_json(query)
         more, unlike = (tuple(map(QueryView.from_json, query[name])) for name in ("more_views", "unlike"))
         hits = tuple(Match.from_json(h) for h in data["hits"])
-        return SearchResult(first.image, first.boxes, hits, data["scale"], more, unlike)
+        return SearchResult(first.image, first.boxes, hits, data["scale"], more, unlike, data.get("skipped"))

@@ -54,6 +54,8 @@ def result_html(
         for rank, hit in enumerate(result.hits[:MAX_SHOWN], 1)
     ]
     count = f"{len(result)} photo{'' if len(result) == 1 else 's'} found" if len(result) else "Nothing found"
+    if result.skipped is not None:
+        count = f"Not searched for: {html_text(result.skipped)}"
     rest = f", the best {MAX_SHOWN} are shown" if len(result) > MAX_SHOWN else ""
     names = ", ".join(html_text(short(view.image)) for view in result.unlike)
     unlike = f" · but unlike {names}" if names else ""

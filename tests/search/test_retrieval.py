@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import Describer
 from objemb.images import UnreadableImageError
 from objemb.images.inputs import View
+from objemb.images.sources import SkippedImage
 from objemb.index.filters.syntax import WhereError
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
@@ -24,7 +26,9 @@ from objemb.models import build_model, load_model, save_model
 from objemb.models.base import QUERIES_AT_ONCE
 from objemb.rerank.query_expansion import QueryExpansion
 from objemb.search.retrieval import HELD_DATABASES, Retrieval
+from objemb.structures import SearchResult
 from objemb.text import json_text
+from objemb.visualize.html import html_text
 from tests.cli.conftest import PLACES, Run, draw, parsed
 from tests.models.conftest import SETTINGS
 
@@ -130,8 +134,11 @@ def test_many_queries_share_passes(photos: Path, retrieval: Retrieval, monkeypat
         ([("1.png", [BOX])], {}, TypeError, r"queries: expected images or objemb\.View"),
         (["1.png"], {"exclude": ["a", "b"]}, ValueError, "an entry for each of 1 queries, found"),
         (["1.png"], {"exclude": "a"}, ValueError, "exclude: expected a list with an entry for each of 1 queries"),
-        (["0.png", "gone.png"], {}, FileNotFoundError, "found none at .*gone.png"),
+        (["0.png", "gone.png"], {"on_skip": None}, FileNotFoundError, "found none at .*gone.png"),
+        (["0.png", b"no photo"], {"on_skip": None}, UnreadableImageError, "image: "),
         ([View("0.png", "some")], {}, ValueError, "boxes: expected"),
+        ([View("0.png", "detector")], {}, ValueError, "expected a model with a detector, found one without"),
+        (["0.png"], {"crop": "some"}, ValueError, "crop: expected"),
         (["0.png"], {"rerank": STEPS, "k": 0}, ValueError, "k: expected"),
     ],
 )
@@ -147,6 +154,48 @@ def test_wrong_lists_of_queries(
     monkeypatch.chdir(photos)
     with pytest.raises(error, match=message):
         retrieval.search_many(queries, **arguments)
+
+
+@pytest.mark.parametrize("rerank", [(), STEPS, ("region_match,look=true",)])
+@pytest.mark.parametrize("together", [True, False])
+def test_broken_queries_do_not_stop_the_others(
+    photos: Path, retrieval: Retrieval, together: bool, rerank: Sequence[str]
+) -> None:
+    broken = photos / "broken.jpg"
+    broken.write_bytes((photos / "1.png").read_bytes()[:99])
+    good = {1: View(photos / "1.png", [BOX]), 4: photos / "4.png"}
+    outside = View(photos / "2.png", [(0, 0, 9999, 10)])
+    queries = [photos / "gone.png", good[1], broken, outside, good[4], b"no photo"]
+    left_out = [(), "1.png", "2.png", (), "4.png", ()]
+    skipped: list[SkippedImage] = []
+    asked: dict[str, Any] = {"k": 3, "rerank": rerank, "together": together}
+    results = retrieval.search_many(queries, exclude=left_out, on_skip=skipped.append, **asked)
+    assert [(one.id, one.path) for one in skipped] == [
+        *((str(photos / name), str(photos / name)) for name in ("gone.png", "broken.jpg", "2.png")),
+        ("5", ""),
+    ]
+    reasons = ["expected a file, found none at", "", "inside the image of .*, found .*9999", ""]
+    for one, number, reason in zip(skipped, (0, 2, 3, 5), reasons, strict=True):
+        assert re.search(reason, one.reason)
+        assert results[number].skipped == one.reason
+        assert (len(results[number]), results[number].query_image) == (0, one.path or "image")
+        assert f"Not searched for: {html_text(one.reason)}" in (results[number]._repr_html_() or "")
+        assert SearchResult.from_json(results[number].to_json()) == results[number]
+    alone = retrieval.search_many(list(good.values()), exclude=[left_out[n] for n in good], **asked)
+    for number, expected in zip(good, alone, strict=True):
+        assert results[number].skipped is None
+        assert "skipped" not in results[number].to_json()
+        assert [hit.image for hit in results[number]] == [hit.image for hit in expected]
+        assert [hit.score for hit in results[number]] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+
+
+def test_skipped_queries_are_logged(photos: Path, retrieval: Retrieval, caplog: pytest.LogCaptureFixture) -> None:
+    results = retrieval.search_many([photos / "gone.png", b""])
+    assert [len(result) for result in results] == [0, 0]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        f"skipped {photos / 'gone.png'}",
+        "skipped 1",
+    ]
 
 
 def test_a_list_is_not_one_photo(photos: Path, retrieval: Retrieval) -> None:
