@@ -163,9 +163,9 @@ def test_broken_queries_do_not_stop_the_others(
 ) -> None:
     broken = photos / "broken.jpg"
     broken.write_bytes((photos / "1.png").read_bytes()[:99])
-    good = {1: View(photos / "1.png", [BOX]), 4: photos / "4.png"}
+    good: dict[int, Any] = {1: View(photos / "1.png", [BOX]), 4: photos / "4.png"}
     outside = View(photos / "2.png", [(0, 0, 9999, 10)])
-    queries = [photos / "gone.png", good[1], broken, outside, good[4], b"no photo"]
+    queries: list[Any] = [photos / "gone.png", good[1], broken, outside, good[4], b"no photo"]
     left_out = [(), "1.png", "2.png", (), "4.png", ()]
     skipped: list[SkippedImage] = []
     asked: dict[str, Any] = {"k": 3, "rerank": rerank, "together": together}

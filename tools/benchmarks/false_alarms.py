@@ -1,11 +1,13 @@
 """How often queries whose object is absent find anything, on an evaluation set, beside the number that was asked for.
 
-    python -m tools.benchmarks.false_alarms MODEL --set SET.json [--level object] [--queries "kind=in photo"]
+    python -m tools.benchmarks.false_alarms MODEL --set SET.json [--level object] [--queries "kind=in photo"] [--column]
 
 Each object in turn is absent: the photos that show it are taken out of the database, the other photos calibrate, as
 ``objemb calibrate --instance label`` does (up to 1,000 rows, each without the photos that share an object with its
-own), and the queries for the object are searched for. The same queries in the whole database are those whose object is
-present, with the calibration without it. For each asked number of false photos, the table has
+own), and the queries for the object are searched for. With ``--column`` they calibrate as ``--instance COLUMN`` does: a
+photo has the name of its first object alone, and the row that is most like one in other photos of that name stands for
+it. The same queries in the whole database are those whose object is present, with the calibration without it. For each
+asked number of false photos, the table has
 
 - false alarms: the share of absent queries that find a photo, and the share of objects for which that happens;
 - misses: the share of present queries of which no photo with the object is left, beside those of which there is
@@ -25,9 +27,9 @@ from objemb.evaluation.task_describer import BoxSource, TaskDescriber
 from objemb.index.storage.calibration import Calibration
 from objemb.models import load_model
 from objemb.ops.upper_tail import fit_upper_tail
-from objemb.search.calibration import QUERIES
+from objemb.search.calibration import COMPARED, QUERIES
 from objemb.structures import ImageRows
-from objemb.types import BoolArray, Float32Array
+from objemb.types import BoolArray, Float32Array, Int64Array
 
 ASKED = (1.0, 0.3, 0.1, 0.05, 0.02, 0.01)
 
@@ -39,8 +41,32 @@ def best_scores(database: ImageRows, rows: Float32Array) -> Float32Array:
     return best
 
 
+def named_rows(database: ImageRows, names: list[str], kept: BoolArray) -> Int64Array:
+    """The row of each kept item that is most similar to a row of other kept items of the same name, where there are
+    any; a row without others is taken as it is."""
+    rows = [np.flatnonzero(database.items == item) for item in range(len(names))]
+    of_name: dict[str, list[int]] = {}
+    for item in np.flatnonzero(kept).tolist():
+        of_name.setdefault(names[item], []).append(item)
+    picked = []
+    for item in np.flatnonzero(kept).tolist():
+        mine = rows[item]
+        others = [other for other in of_name[names[item]][: COMPARED + 1] if other != item]
+        if len(mine) > 1 and others:
+            compared = database.vectors[np.concatenate([rows[other] for other in others])]
+            mine = mine[[int((database.vectors[mine] @ compared.T).max(axis=1).argmax())]]
+        if len(mine) == 1:
+            picked.append(int(mine[0]))
+    return np.array(picked, np.int64)
+
+
 def calibrated(
-    database: ImageRows, scores: Float32Array, shared: BoolArray, kept: BoolArray, shown: list[frozenset[str]]
+    database: ImageRows,
+    scores: Float32Array,
+    shared: BoolArray,
+    kept: BoolArray,
+    shown: list[frozenset[str]],
+    rows: Int64Array,
 ) -> Calibration:
     """The calibration of a part of the database.
 
@@ -50,8 +76,8 @@ def calibrated(
         shared: Whether two items share an object ``(N, N)``.
         kept: Whether an item belongs to the part ``(N,)``.
         shown: The objects of the items.
+        rows: The rows of the part that are searched for, or more than are.
     """
-    rows = np.flatnonzero(kept[database.items])
     rows = rows[np.linspace(0, len(rows), min(QUERIES, len(rows)), endpoint=False).astype(int)]
     others = kept[:, None] & ~shared[:, database.items[rows]]
     best = np.where(others, scores[:, rows], -np.inf).max(axis=0)
@@ -60,14 +86,16 @@ def calibrated(
     return Calibration(fit_upper_tail(best[told]), int(told.sum()), len(objects), int(kept.sum()), 0, {})
 
 
-def table(task: RetrievalTask, database: ImageRows, queries: ImageRows) -> list[str]:
-    """The table in Markdown."""
+def table(task: RetrievalTask, database: ImageRows, queries: ImageRows, column: bool) -> list[str]:
+    """The table in Markdown; ``column`` as ``--column``."""
     shown = [frozenset(entry.instances) for entry in task.database]
     names = {name: number for number, name in enumerate(sorted(frozenset().union(*shown)))}
     has = np.zeros((len(shown), len(names)), np.int64)
     for item, mine in enumerate(shown):
         has[item, [names[name] for name in mine]] = 1
-    shared = has @ has.T > 0
+    first_names = [entry.instances[0] for entry in task.database] if column else []
+    named = np.array(first_names)
+    shared = named[:, None] == named if column else has @ has.T > 0
     np.fill_diagonal(shared, True)
     within, asked_for = best_scores(database, database.vectors), best_scores(database, queries.vectors)
 
@@ -75,19 +103,20 @@ def table(task: RetrievalTask, database: ImageRows, queries: ImageRows) -> list[
     images = len(shown)
     for name in sorted({name for query in task.queries for name in query.instances}):
         kept = has[:, names[name]] == 0 if name in names else np.ones(images, bool)
-        calibration = calibrated(database, within, shared, kept, shown)
+        rows = named_rows(database, first_names, kept) if column else np.flatnonzero(kept[database.items])
+        calibration = calibrated(database, within, shared, kept, shown, rows)
         found = []
         for number, query in enumerate(task.queries):
-            rows = np.flatnonzero(queries.items == number)
-            if name not in query.instances or not len(rows):
+            asked_rows = np.flatnonzero(queries.items == number)
+            if name not in query.instances or not len(asked_rows):
                 continue
-            scores = asked_for[:, rows].max(axis=1)
+            scores = asked_for[:, asked_rows].max(axis=1)
             scores[task.own_photos[number]] = -np.inf
-            expected = calibration.expected_false(float(scores[kept].max()), len(rows), int(kept.sum()))
+            expected = calibration.expected_false(float(scores[kept].max()), len(asked_rows), int(kept.sum()))
             found.append([expected <= asked for asked in ASKED])
             right = task.relevance[number].positives
             if len(right):
-                expected = calibration.expected_false(float(scores[right].max()), len(rows), images)
+                expected = calibration.expected_false(float(scores[right].max()), len(asked_rows), images)
                 misses.append([expected > asked for asked in ASKED])
                 first.append(scores[right].max() < scores.max())
         alarms += found
@@ -112,6 +141,7 @@ def main() -> None:
     parser.add_argument("--set", type=Path, required=True)
     parser.add_argument("--level", choices=("image", "object"), default="image")
     parser.add_argument("--queries", action="append", default=[])
+    parser.add_argument("--column", action="store_true", help="calibrate by one name a photo")
     parser.add_argument("--cache", type=Path)
     args = parser.parse_args()
     data = read_evaluation_set(args.set)
@@ -120,7 +150,7 @@ def main() -> None:
     described, _ = describer.describe(task)
     if not isinstance(described.database, ImageRows) or not isinstance(described.queries, ImageRows):
         raise SystemExit("expected a model of vectors, found one of visual words")
-    print("\n".join(table(task, described.database, described.queries)))
+    print("\n".join(table(task, described.database, described.queries, args.column)))
 
 
 if __name__ == "__main__":
