@@ -66,10 +66,10 @@ def serve(
     Ctrl-C finishes what has been accepted, and ends the service.
     """
     from objemb.config import parse_part
-    from objemb.search.opening import open_retrieval
+    from objemb.serve.current import Opening
     from objemb.serve.limits import Limits
     from objemb.serve.running import bound, needed_token, serve, served_hosts
-    from objemb.serve.service import Options
+    from objemb.serve.service import Options, Service
 
     # everything is checked before a model is loaded
     needed = needed_token(host, token, no_token=no_token)
@@ -79,18 +79,17 @@ def serve(
         parse_part("rerank", step)
     limits = Limits(pixels=max_pixels, body_bytes=max_body * MEBIBYTE, queue=queue, batch=batch)
     with bound(host, port) as opened:
-        retrieval = open_retrieval(
-            index, model, device=device, precision=precision, runtime=runtime, threads=threads, max_pixels=max_pixels
-        )
-        note_untrained(retrieval.model)
-        note_reduced(retrieval.model)
+        opening = Opening(index, model, device, precision, runtime, threads, max_pixels)
+        service = Service(opening, Options(limits, photos, writable, rerank or (), decoders))
+        served = service.current.retrieval
+        note_untrained(served.model)
+        note_reduced(served.model)
         if no_token:
             note(f"note: --no-token: everyone who reaches {host} can search" + (" and write" if writable else ""))
         where = f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}"
-        images = len(retrieval.index)
+        images = len(served.index)
         serve(
-            retrieval,
-            Options(limits, photos, writable, rerank or (), decoders),
+            service,
             opened,
             token=needed,
             hosts=served_hosts(host, allow_host or (), needed),

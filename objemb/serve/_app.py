@@ -222,9 +222,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", summary="Whether the service answers requests")
     async def readyz() -> dict[str, str]:
-        if not service.ready():
-            raise Problem(503, "service: expected one that answers, found one that is stopping", retry=1)
-        return {"status": "ok"}
+        return service.readiness()
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def metrics() -> Response:

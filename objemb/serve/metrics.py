@@ -36,6 +36,7 @@ class Metrics:
                 ("queue", "Requests that wait for the model."),
                 ("held_bytes", "Bytes of bodies of requests that are held."),
                 ("index_generation", "Number of the publication that is served."),
+                ("index_stale", "1 while a newer publication cannot be served, such as one whose model is not there."),
                 ("index_images", "Images of the index."),
                 ("index_rows", "Rows of the index."),
             )

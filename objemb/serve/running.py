@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from objemb import checks
-from objemb.search.retrieval import Retrieval
 from objemb.serve.guard import is_loopback
-from objemb.serve.service import Options, Service
+from objemb.serve.service import Service
 from objemb.serve.tokens import TOKEN_VARIABLE, read_token
 
 #: Names under which this machine reaches itself.
@@ -69,8 +68,7 @@ def served_hosts(host: str, allowed: Collection[str], token: str | None) -> froz
 
 
 def serve(
-    retrieval: Retrieval,
-    options: Options,
+    service: Service,
     opened: socket.socket,
     *,
     token: str | None,
@@ -80,8 +78,7 @@ def serve(
     """Answer requests until SIGINT or SIGTERM comes, and finish what was accepted.
 
     Args:
-        retrieval: The model with its index.
-        options: How the service is set up.
+        service: What answers; it is closed at the end.
         opened: A bound socket.
         token: The token that requests need, None for none.
         hosts: As :func:`served_hosts` returns them.
@@ -96,5 +93,5 @@ def serve(
     except ModuleNotFoundError as error:
         raise ImportError(f"objemb serve needs pip install 'objemb[serve]' ({error.name} is missing)") from error
 
-    app = guarded_app(Service(retrieval, options), token=token, hosts=hosts)
-    run(app, [opened], options.limits, on_start)
+    app = guarded_app(service, token=token, hosts=hosts)
+    run(app, [opened], service.limits, on_start)

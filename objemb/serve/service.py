@@ -22,13 +22,13 @@ from objemb.index.filters.parser import parse
 from objemb.models.base import EmbeddingModel
 from objemb.search.retrieval import Retrieval
 from objemb.serve.batching import Batcher
-from objemb.serve.current import Current
+from objemb.serve.current import Current, Opening
 from objemb.serve.decoding import Decoders, UploadedPhoto
 from objemb.serve.limits import MAX_BOXES, MAX_FILTER, MAX_HITS, MAX_LISTED, MAX_TEXT, MAX_VIEWS, Limits
 from objemb.serve.metrics import Metrics
 from objemb.serve.photos import IndexedPhotos, Thumbnails, not_indexed
 from objemb.serve.problems import Problem
-from objemb.serve.writes import Writes
+from objemb.serve.writes import Change, Writes
 from objemb.structures import Described, Photo, RegionDescriptors, Regions
 from objemb.structures.fields import metadata_to_json
 from objemb.text import json_text
@@ -98,6 +98,19 @@ class SharedQuery:
         return _shared_answers(retrieval, [self])[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Work that is queued for the thread that computes.
+
+    Attributes:
+        begun: The retrieval that its request began with, for whose model it was prepared.
+        work: What is computed.
+    """
+
+    begun: Retrieval
+    work: Work
+
+
 class GivenBoxes(Detector):
     """The boxes that a request gives for its photo."""
 
@@ -112,22 +125,29 @@ class GivenBoxes(Detector):
 class Service:
     """Searches, describes and detects; used from one event loop, computes on one thread.
 
+    A request is prepared for the model that it begins with, and is computed with it, also if a migration is published
+    meanwhile.
+
     Args:
-        retrieval: The model with its index.
-        options: How it is set up.
+        opening: The index and how its model is opened, again after a migration.
+        options: How the service is set up.
+
+    Raises:
+        ArtefactMismatchError: The model did not make the index. Others as for :func:`open_retrieval`.
     """
 
-    def __init__(self, retrieval: Retrieval, options: Options) -> None:
+    def __init__(self, opening: Opening, options: Options) -> None:
+        retrieval = opening.first()
         self.options = options
         self.limits = options.limits
         self.metrics = Metrics()
         self._photos = IndexedPhotos(options.photos)
         retrieval.find_photo = self._photos.path_of  # re-rankers open no others
-        self.current = Current(retrieval, self.metrics.reload)
+        self.current = Current(retrieval, opening.again, self.metrics.reload)
         self.stopping = False
         self._decoders = Decoders(options.decoders, self.limits)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="objemb-read")
-        self._batcher: Batcher[Work, object] = Batcher(self._compute, self.limits, self.metrics.batch)
+        self._batcher: Batcher[Job, object] = Batcher(self._compute, self.limits, self.metrics.batch)
         self._thumbnails = Thumbnails(self._photos, self._decoders, self.limits)
         self._writes = self._open_writes() if options.writable else None
         self.current.start()
@@ -148,21 +168,24 @@ class Service:
             parse(asked.where)
         for step in asked.rerank or ():
             checks.one_of("rerank", step, self.options.rerankers or ("none that a request may name",))
-        if asked.at_most_false is not None and self.current.retrieval.index.calibration is None:
+        begun = self.current.retrieval
+        if asked.at_most_false is not None and begun.index.calibration is None:
             raise Problem(422, "at_most_false: expected a calibrated index, see objemb calibrate, found one without")
         with self._batcher.announced():
-            answered = self._computed(await self._query(asked, uploads))
+            answered = self._computed(begun, await self._query(begun, asked, uploads))
         return await answered
 
-    async def _query(self, asked: SearchRequest, uploads: Mapping[str, Upload]) -> Callable[[Retrieval], bytes]:
+    async def _query(
+        self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload]
+    ) -> Callable[[Retrieval], bytes]:
         """What answers a query, whose photos are decoded."""
         has_photo = asked.image is not None or asked.upload is not None or PHOTO in uploads or not asked.like
-        first = await self._view(asked, uploads, asked.crop) if has_photo else None
-        like = [await self._view(view, uploads, asked.crop) for view in asked.like]
-        unlike = [await self._view(view, uploads, asked.crop) for view in asked.unlike]
+        first = await self._view(begun, asked, uploads, asked.crop) if has_photo else None
+        like = [await self._view(begun, view, uploads, asked.crop) for view in asked.like]
+        unlike = [await self._view(begun, view, uploads, asked.crop) for view in asked.unlike]
         names = ("k", "where", "min_score", "at_most_false", "crop", "exact")
         settings: dict[str, Any] = {name: getattr(asked, name) for name in names}
-        reranked = bool(self._model.rerankers if asked.rerank is None else asked.rerank)
+        reranked = bool(begun.model.rerankers if asked.rerank is None else asked.rerank)
         if first is not None and not like and not unlike and not reranked:
             return SharedQuery(first, asked.exclude, tuple(settings.items()))
 
@@ -183,24 +206,25 @@ class Service:
 
     async def detect(self, asked: DetectRequest, uploads: Mapping[str, Upload]) -> bytes:
         """The objects of a photo: ``{"image", "size", "objects"}``."""
-        if not self._model.has_detector:
+        begun = self.current.retrieval
+        if not begun.model.has_detector:
             raise Problem(409, "detect: expected a model with a detector, found one without")
         with self._batcher.announced():
-            photo = await self._photo(asked, uploads)
-            await self._decoded(photo, self._model.decode_side)
-            detected = self._computed(lambda retrieval: retrieval.model.detect(photo))
+            photo = await self._photo(begun, asked, uploads)
+            await self._decoded(photo, begun.model.decode_side)
+            detected = self._computed(begun, lambda retrieval: retrieval.model.detect(photo))
         regions = await detected
         return json_line({"image": photo.name, "size": list(regions.size), "objects": _objects(regions)})
 
     async def describe(self, asked: DescribeRequest, uploads: Mapping[str, Upload]) -> bytes:
         """The vectors of the regions of a photo: ``{"image", "size", "regions"}``."""
-        if self._model.gives is not RegionDescriptors:
+        begun, boxes = self.current.retrieval, asked.boxes
+        if begun.model.gives is not RegionDescriptors:
             raise Problem(409, "describe: expected a model of vectors, found one of visual words")
-        boxes = asked.boxes
         with self._batcher.announced():
-            photo = await self._photo(asked, uploads)
-            await self._prepare(photo, boxes, "context")
-            computed = self._computed(lambda retrieval: retrieval.model.describe(photo, boxes))
+            photo = await self._photo(begun, asked, uploads)
+            await self._prepare(begun, photo, boxes, "context")
+            computed = self._computed(begun, lambda retrieval: retrieval.model.describe(photo, boxes))
         described = await computed
         assert isinstance(described, RegionDescriptors)
         return json_line(
@@ -233,20 +257,20 @@ class Service:
             raise Problem(
                 422, "body: expected a form with the part 'photo', and an id that is not too long, found none"
             )
-        content = uploads[PHOTO].content
+        begun, content = self.current.retrieval, uploads[PHOTO].content
         photo = UploadedPhoto(content, image, self._decoders)
         with self._batcher.announced():
-            decoded = replace(await self._decoded(photo, self._model.decode_side), metadata=asked.metadata)
+            decoded = replace(await self._decoded(photo, begun.model.decode_side), metadata=asked.metadata)
             boxes = None if asked.boxes is None else GivenBoxes(_given(asked, decoded.size))
-            computed = self._computed(lambda retrieval: _as_indexed(retrieval.model, decoded, boxes))
-        described = await computed
-        was_there = await asyncio.wrap_future(writes.put(described, content, given=boxes is not None))
+            computed = self._computed(begun, lambda retrieval: _as_indexed(retrieval.model, decoded, boxes))
+        change = Change(image, await computed, content, begun.model.fingerprint, given=boxes is not None)
+        was_there = await asyncio.wrap_future(writes.submit(change))
         return was_there, await self.stored(image)
 
     async def delete(self, image: str) -> bytes:
         """Delete an image."""
         writes = self._expect_writable()
-        if not await asyncio.wrap_future(writes.delete(image)):
+        if not await asyncio.wrap_future(writes.submit(Change(image))):
             raise not_indexed()
         return json_line({"deleted": image})
 
@@ -254,9 +278,16 @@ class Service:
         """The index, its model, and what requests may ask for; no path of this machine."""
         return await self._read(lambda: self._info(self.current.retrieval))
 
-    def ready(self) -> bool:
-        """Whether requests are answered."""
-        return not self.stopping
+    def readiness(self) -> dict[str, str]:
+        """That requests are answered, and of which publication of the index.
+
+        Raises:
+            Problem: The service is stopping.
+        """
+        if self.stopping:
+            raise Problem(503, "service: expected one that answers, found one that is stopping", retry=1)
+        refused = self.current.refused
+        return {"status": "ok", "index": "newest" if refused is None else f"older, as of the newest one {refused}"}
 
     def figures(self, held_bytes: int) -> bytes:
         """All figures, for Prometheus."""
@@ -265,59 +296,59 @@ class Service:
             queue=len(self._batcher),
             held_bytes=held_bytes,
             index_generation=index.state.generation,
+            index_stale=self.current.refused is not None,
             index_images=len(index),
             index_rows=index.info()["regions"],
         )
 
-    @property
-    def _model(self) -> EmbeddingModel:
-        return self.current.retrieval.model
-
     def _open_writes(self) -> Writes:
-        index = self.current.retrieval.index
-        return Writes(index.path, index.fingerprint, self.options.photos, self.limits, self.current.follow)
+        path = self.current.retrieval.index.path
+        return Writes(path, self.options.photos, self.limits, self.current.follow)
 
     def _expect_writable(self) -> Writes:
         if self._writes is None:
             raise Problem(403, "index: expected a service that was started with --writable, found one that only reads")
         return self._writes
 
-    def _compute(self, works: Sequence[Work]) -> list[object]:
-        """Run a batch on the state that is the newest now; queries of one kind share a scan."""
-        retrieval = self.current.retrieval
+    def _compute(self, jobs: Sequence[Job]) -> list[object]:
+        """Run a batch, each job on the newest state with its model; queries of one kind share a scan."""
+        newest = self.current.retrieval
         groups: dict[object, list[int]] = {}
-        for number, work in enumerate(works):
-            groups.setdefault(work.settings if isinstance(work, SharedQuery) else number, []).append(number)
+        for number, job in enumerate(jobs):
+            kind = job.work.settings if isinstance(job.work, SharedQuery) else number
+            groups.setdefault((job.begun.model.fingerprint, kind), []).append(number)
         results: dict[int, object] = {}
         for numbers in groups.values():
-            shared = [work for number in numbers if isinstance(work := works[number], SharedQuery)]
+            begun = jobs[numbers[0]].begun
+            retrieval = newest if newest.model is begun.model else begun
+            shared = [work for number in numbers if isinstance(work := jobs[number].work, SharedQuery)]
             if len(shared) > 1:
                 # one that fails must not fail the others, which are then answered one by one
                 with contextlib.suppress(Exception):
                     results |= zip(numbers, _shared_answers(retrieval, shared), strict=True)
                     continue
-            results |= {number: _result(works[number], retrieval) for number in numbers}
-        return [results[number] for number in range(len(works))]
+            results |= {number: _result(jobs[number].work, retrieval) for number in numbers}
+        return [results[number] for number in range(len(jobs))]
 
-    def _computed(self, work: Callable[[Retrieval], T]) -> asyncio.Future[T]:
+    def _computed(self, begun: Retrieval, work: Callable[[Retrieval], T]) -> asyncio.Future[T]:
         """The result of work that is queued for the thread that computes. Raises :class:`Problem` if it is full."""
-        return asyncio.wrap_future(cast("Future[T]", self._batcher.submit(work)))
+        return asyncio.wrap_future(cast("Future[T]", self._batcher.submit(Job(begun, work))))
 
     async def _read(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _view(self, asked: ViewRequest, uploads: Mapping[str, Upload], crop: str) -> View:
-        photo = await self._photo(asked, uploads)
-        await self._prepare(photo, asked.boxes, crop)
+    async def _view(self, begun: Retrieval, asked: ViewRequest, uploads: Mapping[str, Upload], crop: str) -> View:
+        photo = await self._photo(begun, asked, uploads)
+        await self._prepare(begun, photo, asked.boxes, crop)
         return View(photo, asked.boxes)
 
-    async def _photo(self, asked: Source, uploads: Mapping[str, Upload]) -> UploadedPhoto:
+    async def _photo(self, begun: Retrieval, asked: Source, uploads: Mapping[str, Upload]) -> UploadedPhoto:
         """The photo that a request names, not yet decoded."""
         if asked.image is not None and asked.upload is not None:
             raise Problem(422, "photo: expected one of 'upload' and 'image', found both")
         if asked.image is not None:
-            image, retrieval = asked.image, self.current.retrieval
-            content = await self._read(lambda: self._photos.content_of(retrieval.index, image, self.limits.pixels))
+            image = asked.image
+            content = await self._read(lambda: self._photos.content_of(begun.index, image, self.limits.pixels))
             return UploadedPhoto(content, image, self._decoders)
         name = asked.upload or PHOTO
         if name not in uploads:
@@ -330,15 +361,18 @@ class Service:
             self._decoders.threads, photo.decoded, side, part, self.limits.pixels
         )
 
-    async def _prepare(self, photo: UploadedPhoto, boxes: Sequence[Sequence[float]] | str | None, crop: str) -> None:
+    async def _prepare(
+        self, begun: Retrieval, photo: UploadedPhoto, boxes: Sequence[Sequence[float]] | str | None, crop: str
+    ) -> None:
         """Check boxes, and decode their photo as the model will ask for it, so that it does not wait."""
-        decoded = await self._decoded(photo, self._model.decode_side)
+        model = begun.model
+        decoded = await self._decoded(photo, model.decode_side)
         if boxes is None or isinstance(boxes, str):
             return
         regions = as_regions(boxes, decoded.size)
-        part = None if crop == "whole" else self._model.least_cut_side(regions, crop)
+        part = None if crop == "whole" else model.least_cut_side(regions, crop)
         if part is not None and decoded.scale != (1.0, 1.0):
-            await self._decoded(photo, self._model.decode_side, part)
+            await self._decoded(photo, model.decode_side, part)
 
     def _stored(self, retrieval: Retrieval, image: str) -> bytes:
         described = retrieval.index.get(image)

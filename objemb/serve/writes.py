@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Thread
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 UPLOADS = "uploads"
 #: Changes that are published together at most.
 TOGETHER = 256
+#: Seconds after which a change may be sent again while the model of a migrated index is being loaded.
+MIGRATION_SECONDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +41,17 @@ class Change:
         image: Its id.
         described: Its rows; None to delete it.
         content: Its encoded photo, None if that is not kept.
-        done: Whether the image was in the index before; set once the change is published.
+        fingerprint: Fingerprint of the model of the rows.
         given: Whether its boxes were given, rather than found by the model.
+        done: Whether the image was in the index before; set once the change is published.
     """
 
     image: str
-    described: Described | None
-    content: bytes | None
-    done: Future[bool]
+    described: Described | None = None
+    content: bytes | None = None
+    fingerprint: str | None = None
     given: bool = False
+    done: Future[bool] = field(default_factory=Future)
 
 
 class Writes:
@@ -57,17 +61,13 @@ class Writes:
 
     Args:
         index: The index folder.
-        fingerprint: Fingerprint of the model of the rows.
         photos: Folder in which uploaded photos are kept, None to keep none.
         limits: ``queue`` of these.
         on_published: Called after each publication, before its changes are reported as done.
     """
 
-    def __init__(
-        self, index: Path, fingerprint: str, photos: Path | None, limits: Limits, on_published: Callable[[], None]
-    ) -> None:
+    def __init__(self, index: Path, photos: Path | None, limits: Limits, on_published: Callable[[], None]) -> None:
         self._index = Index.open(index)
-        self._fingerprint = fingerprint
         self._uploads = None if photos is None else photos / UPLOADS
         self._limits = limits
         self._on_published = on_published
@@ -78,29 +78,23 @@ class Writes:
         self._thread = Thread(target=self._work, name="objemb-write", daemon=True)
         self._thread.start()
 
-    def put(self, described: Described, content: bytes, *, given: bool) -> Future[bool]:
-        """Add an image, or replace the one of the same id; ``given`` says whether its boxes were given.
+    def submit(self, change: Change) -> Future[bool]:
+        """Queue a change, to add an image, to replace the one of the same id, or to delete it; what is done once it is
+        published.
 
         Raises:
             Problem: The queue is full.
         """
-        return self._submit(Change(described.image, described, content, Future(), given))
-
-    def delete(self, image: str) -> Future[bool]:
-        """Delete an image. Raises :class:`Problem` as :meth:`put`."""
-        return self._submit(Change(image, None, None, Future()))
-
-    def close(self) -> None:
-        """Publish what was queued, and end the thread."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _submit(self, change: Change) -> Future[bool]:
         try:
             self._queue.put_nowait(change)
         except Full:
             raise busy("changes", self._limits.queue) from None
         return change.done
+
+    def close(self) -> None:
+        """Publish what was queued, and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
         while True:
@@ -119,11 +113,15 @@ class Writes:
         replaced: list[Path] = []
         before: dict[Change, bool] = {}
         try:
-            with self._index.writer(fingerprint=self._fingerprint) as writer:
+            self._follow_migration()
+            with self._index.writer() as writer:
                 # the state that the lock protects, also after publications of others
                 self._index.refresh()
                 places = {change.image: self._upload_of(change.image) for change in changes}
                 for change in changes:
+                    if change.described is not None and change.fingerprint != self._index.fingerprint:
+                        change.done.set_exception(_replaced_model())
+                        continue
                     try:
                         before[change] = self._apply(writer, change, written)
                     except (ValueError, TypeError) as error:
@@ -142,6 +140,13 @@ class Writes:
         self._on_published()
         for change, was_there in before.items():
             change.done.set_result(was_there)
+
+    def _follow_migration(self) -> None:
+        """Open the index anew if it is of another model by now."""
+        try:
+            self._index.refresh()
+        except ArtefactMismatchError:
+            self._index = Index.open(self._index.path)
 
     def _apply(self, writer: Writer, change: Change, written: list[Path]) -> bool:
         was_there = change.image in writer
@@ -183,7 +188,17 @@ class Writes:
 def _failure(error: Exception) -> Exception:
     """The problem that a writer's error is for a request."""
     if isinstance(error, ArtefactMismatchError):
-        return Problem(409, "index: expected one of the model of this service, found another one; restart the service")
+        return _replaced_model()
     if isinstance(error, IndexWriteError):
         log.error("changes were not written: %s", error)
     return error
+
+
+def _replaced_model() -> Problem:
+    """The problem of a change that was described by another model than that of the index by now."""
+    return Problem(
+        503,
+        "index: expected one of the model that described the photo, found one that was migrated to another model; try "
+        "again once this is served, see /readyz",
+        retry=MIGRATION_SECONDS,
+    )

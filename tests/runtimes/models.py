@@ -49,6 +49,7 @@ def write_model(
     crops: bool = False,
     batch: int = 1,
     settings: dict[str, Any] | None = None,
+    fingerprint: str = FINGERPRINT,
     **exported: Any,
 ) -> Path:
     """A folder of ONNX graphs.
@@ -60,6 +61,7 @@ def write_model(
         crops: Whether another network describes them: the graph of photos has no vectors.
         batch: Photos at once.
         settings: Of the model.
+        fingerprint: Of the model.
         exported: Other fields of the card.
     """
     onnx = pytest.importorskip("onnx")
@@ -90,7 +92,7 @@ def write_model(
         **exported,
     }
     card = {
-        "fingerprint": FINGERPRINT,
+        "fingerprint": fingerprint,
         "dim": DIM,
         "settings": settings or SETTINGS,
         "provenance": {"command": ["objemb", "export"], "created": "2026-11-29T00:00:00+00:00"},

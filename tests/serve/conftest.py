@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objemb.search.opening import open_retrieval
+from objemb.serve.current import Opening
 from objemb.serve.limits import Limits
 from objemb.serve.running import bound, served_hosts
 from objemb.serve.service import Options, Service
@@ -100,7 +100,7 @@ def serving(index: Path, options: Options | None = None, *, token: str | None = 
     options = options or Options(decoders=1)
     started = threading.Event()
     with bound("127.0.0.1", 0) as opened:
-        service = Service(open_retrieval(index), options)
+        service = Service(Opening(index), options)
         app = guarded_app(service, token=token, hosts=served_hosts("127.0.0.1", (), token))
         stop: list[Callable[[], None]] = []
         thread = threading.Thread(

@@ -14,6 +14,7 @@ from PIL import Image
 from objemb.checks import ObjembError
 from objemb.index.store import Index
 from objemb.search.opening import open_retrieval
+from objemb.serve.current import Opening
 from objemb.serve.photos import IndexedPhotos
 from objemb.serve.problems import Problem
 from objemb.serve.service import Options, Service
@@ -88,7 +89,7 @@ def test_a_folder_of_photos_holds_all_that_are_opened(index: Path, photos: Path,
     assert located.path_of(retrieval.index, "4.png") is None
     with pytest.raises(Problem, match="not in the index"):
         located.path_of(retrieval.index, "list.csv")
-    service = Service(retrieval, Options(photos=moved, decoders=1))
+    service = Service(Opening(index), Options(photos=moved, decoders=1))
     try:  # re-rankers open the same
         searching = service.current.retrieval
         assert searching.photo_of("shelf/1.png") == (moved / "shelf/1.png").resolve()
