@@ -10,7 +10,7 @@ the mean number of rows a photo, the whole photo included, and the number of pho
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,47 +20,74 @@ from objemb.coco.files import OBJECT
 from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.activation_components import ActivationComponents
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.images.decode import read_photo
 from objemb.models import load_model
+from objemb.ops.grid import Grid
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
 from objemb.regions.patchify import Patchify
 from objemb.regions.rpn_proposals import RpnProposals
 from objemb.regions.union import Union
-from objemb.structures import Regions
+from objemb.structures import Photo, Regions
 
 #: Boxes per photo of sources that would give any number of them.
 MOST = 20
 
 
-def sources(model: Path, backbone: Path | None) -> Mapping[str, RegionSource]:
-    """The sources by the names of their files.
+class Found(RegionSource):
+    """A source whose regions of the present photo have been found already, so that several unions can share them.
+
+    Args:
+        source: What finds them.
+    """
+
+    def __init__(self, source: RegionSource) -> None:
+        super().__init__()
+        self.source = source
+        self.regions: list[Regions] = []
+
+    def look(self, photo: Photo) -> None:
+        """Find the regions of the next photo."""
+        self.regions = self.source.find([photo])
+
+    def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
+        """See :meth:`RegionSource.find`, of the photo that was looked at."""
+        return self.regions
+
+
+def sources(model: Path, backbone: Path | None) -> tuple[Sequence[Found], Mapping[str, RegionSource]]:
+    """What looks at each photo, and the sources by the names of their files.
 
     Args:
         model: A model folder whose detector gives detections and proposals.
         backbone: Weights of a MobileNetV2 for activation components; None to leave out what uses them.
     """
     detector = load_model(model).detector
-    if detector is None:
-        raise SystemExit(f"--detector: expected a model with a detector, found {model}, which has none")
+    if not isinstance(detector, NetworkDetector):
+        raise SystemExit(f"--detector: expected a model with the network of a detector, found {model}")
+    detections, patches = Found(Detections(detector=detector)), Found(Patchify(levels=3))
+    proposals = Found(RpnProposals(detector=detector, nms_iou=0.5, max_regions=MOST))
 
     def filled(source: RegionSource) -> Union:
-        """As `hard_attention_union`, with this source where the detector finds nothing."""
-        return Union(of=[Detections(detector=detector), source], max_regions=MOST, fill_to=1)
+        """As ``hard_attention_union``, with this source where the detector finds nothing."""
+        return Union(of=[detections, source], max_regions=MOST, fill_to=1)
 
-    proposals, patches = RpnProposals(detector=detector, nms_iou=0.5, max_regions=MOST), Patchify(levels=3)
-    of_detector = {
-        "detector": Detections(detector=detector),
+    looking = [detections, patches, proposals]
+    named: dict[str, RegionSource] = {
+        "detector": detections,
         "default": filled(patches),
         "detector_or_proposals": filled(proposals),
         "proposals": proposals,
         "patches": patches,
     }
-    if backbone is None:
-        return of_detector
-    network = TorchvisionCnn("mobilenet_v2", weights=str(backbone))
-    activations = Detections(detector=ActivationComponents(backbone=network), min_score=0, max_regions=MOST)
-    return {**of_detector, "detector_or_activations": filled(activations), "activations": activations}
+    if backbone is not None:
+        network = TorchvisionCnn("mobilenet_v2", weights=str(backbone))
+        components = ActivationComponents(backbone=network)
+        activations = Found(Detections(detector=components, min_score=0, max_regions=MOST))
+        looking.append(activations)
+        named |= {"detector_or_activations": filled(activations), "activations": activations}
+    return looking, named
 
 
 def annotated(file: str, regions: Regions) -> AnnotatedImage:
@@ -79,12 +106,14 @@ def main() -> None:
     args = parser.parse_args()
     data = read_evaluation_set(args.set)
     files = list(dict.fromkeys(entry.file for entry in data.images))
-    named = sources(args.detector, args.backbone)
-    side = max(source.decode_side() for source in named.values())
+    looking, named = sources(args.detector, args.backbone)
+    side = max(one.source.decode_side() for one in looking)
     found: dict[str, list[AnnotatedImage]] = {name: [] for name in named}
     with torch.no_grad():
         for file in files:
             photo = read_photo(data.photo(file), id=file, side=side)
+            for one in looking:
+                one.look(photo)
             for name, source in named.items():
                 found[name].append(annotated(file, source.find([photo])[0]))
     args.output.mkdir(parents=True, exist_ok=True)
