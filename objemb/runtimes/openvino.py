@@ -92,11 +92,21 @@ def shared_core(process: int) -> Core:
     thread still has it: the next signal, such as SIGTERM or that of a child that ends, would end the process (OpenVINO
     2026.4).
 
+    It does not follow ``ONEDNN_MAX_CPU_ISA``, which limits the instructions that PyTorch uses: OpenVINO chooses
+    primitives by what the processor has, and its oneDNN, if limited, does not have them, so that models would be
+    refused or crash. Its oneDNN reads the variable when the plug-in is loaded.
+
     Args:
         process: Number of the process; a child cannot use the threads of the core of its parent.
     """
     del process
-    core: Core = _library().Core()
+    limit = os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
+    try:
+        core: Core = _library().Core()
+        core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads the plug-in
+    finally:
+        if limit is not None:
+            os.environ["ONEDNN_MAX_CPU_ISA"] = limit
     return core
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +29,36 @@ signal.signal(signal.SIGTERM, lambda number, frame: print("heard"))
 signal.raise_signal(signal.SIGTERM)
 """
 
+#: A model opened and run where PyTorch is limited to AVX2.
+LIMITED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from objemb.models.exported import open_exported
+model = open_exported(Path(sys.argv[1]), runtime="openvino", precision="bf16", threads=1)
+described = model.describe(np.full((8, 8, 3), 128, np.uint8))
+print(os.environ["ONEDNN_MAX_CPU_ISA"], len(described.vectors))
+"""
+
 
 def test_signals_are_heard_after_a_model_is_gone(tmp_path: Path) -> None:
     """OpenVINO frees the stack on which the thread handles signals together with the core that made it."""
     folder = write_model(tmp_path / "m")
     ended = subprocess.run([sys.executable, "-c", SIGNAL, str(folder)], capture_output=True, text=True, timeout=120)
     assert (ended.stdout, ended.returncode) == ("heard\n", 0), ended.stderr
+
+
+def test_a_limit_for_pytorch_does_not_reach_openvino(tmp_path: Path) -> None:
+    """On a processor with AVX-512 it would be refused: "could not create a primitive descriptor"."""
+    folder = write_model(tmp_path / "m", detector=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(folder)],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.stdout, ended.returncode) == ("AVX2 1\n", 0), ended.stderr
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
