@@ -28,7 +28,7 @@ from objemb.cli.options import (
 )
 from objemb.cli.output import note, note_reduced, note_untrained, print_json
 from objemb.cli.progress import Progress, show_build
-from objemb.cli.skipped import SkippedList
+from objemb.cli.skipped import SkippedList, beside
 
 if TYPE_CHECKING:
     from objemb.detectors.stored_boxes import StoredBoxes
@@ -61,6 +61,16 @@ def index(
             autocompletion=among("float32", "float16"),
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Describe in other processes: processes=N of this machine, or ray://HOST:PORT, or ray for the cluster "
+            "at RAY_ADDRESS. --device and --threads are then those of each process.",
+            autocompletion=among("processes=", "ray", "ray://"),
+        ),
+    ] = None,
+    block_size: Annotated[int, typer.Option(min=1, help="With --on: photos that a process describes at a time.")] = 256,
     prune: Annotated[bool, typer.Option("--prune", help="Remove photos whose files no longer exist.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --prune: even if a folder of photos is now empty.")
@@ -78,13 +88,18 @@ def index(
     from objemb.images.sources import find_images
     from objemb.index.storage.lock import check_system
     from objemb.models.opening import open_model
+    from objemb.search.block_stream import Distribution
     from objemb.search.calibration import refresh_calibration
+    from objemb.search.executors.base import executor_of
     from objemb.search.indexing import Job
 
     started = time.monotonic()
     check_system()
     if force and not prune:
         raise ValueError("--force: expected together with --prune, found alone")
+    if on is not None and boxes is not None:
+        raise ValueError("--on: expected without --boxes, since other processes take the regions of the model")
+    executor = None if on is None else executor_of(on)
     find_images(photos)  # a wrong path is an error before anything is created
     skipped = SkippedList(output, errors)
     opened = open_model(model, device, precision, runtime=runtime, threads=threads)
@@ -94,6 +109,10 @@ def index(
     if given is None and not opened.has_detector and _takes_boxes(opened):
         note("note: the model has no detector and no --boxes are given, so only whole images are indexed")
     target = _open_or_create(output, opened, dtype)
+    elsewhere = None
+    if executor is not None:
+        blocks = beside(output, ".blocks")
+        elsewhere = Distribution(executor, blocks, block_size, device, precision, runtime, threads)
     with skipped, Progress() as display:
         total = sum(1 for _ in find_images(photos)) if display.counts else None
         meter = display.meter("indexing", "images", total)
@@ -109,6 +128,7 @@ def index(
             max_pixels=max_pixels,
             prune=prune,
             force=force,
+            on=elsewhere,
             on_start=skipped.begin,
             on_step=meter.step,
             on_skip=skipped.add,

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
+def beside(index: Path, suffix: str) -> Path:
+    """The name of an index with a suffix, for what is kept beside its folder."""
+    whole = Path(os.path.abspath(index))  # "." has no name to put a suffix to
+    if not whole.name:
+        raise ValueError(f"--output: expected a folder for the index, found {str(index)!r}")
+    named = index if index.name == whole.name else whole
+    return named.with_name(named.name + suffix)
+
+
 class SkippedList:
     """The list of skipped photos, written as they occur, followed by the boxes that could not be used.
 
@@ -36,11 +45,7 @@ class SkippedList:
     """
 
     def __init__(self, index: Path, path: Path | None) -> None:
-        whole = Path(os.path.abspath(index))  # "." has no name to put a suffix to
-        if not whole.name:
-            raise ValueError(f"--output: expected a folder for the index, found {str(index)!r}")
-        beside = index if index.name == whole.name else whole
-        self.file = path or beside.with_name(beside.name + ".skipped.jsonl")
+        self.file = path or beside(index, ".skipped.jsonl")
         if self.file.is_dir():
             raise IsADirectoryError(
                 errno.EISDIR, "expected a file for the list of skipped photos, found a folder", str(self.file)

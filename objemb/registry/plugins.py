@@ -52,6 +52,7 @@ KINDS = {
     "engine": "index.engines",
     "runtime": "runtimes",
     "combine": "search.combiners",
+    "on": "search.executors",
     "ranking_loss": "losses.ranking",
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from objemb.checks import ObjembError
 from objemb.detectors.base import Detector
 from objemb.disk import file_sha256
 from objemb.images.decode import MAX_PIXELS
@@ -19,6 +20,8 @@ from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
+from objemb.search.block_stream import BlockFolder, BlockStream, Distribution
+from objemb.search.blocks import Describing
 from objemb.search.kinds import check_model
 from objemb.structures import Described, Scalar
 
@@ -55,6 +58,7 @@ class Job:
         max_pixels: Skip photos with more pixels.
         prune: Whether to remove images whose file no longer exists.
         force: Whether to prune even if a drive may be missing.
+        on: Describe in other processes; None for this one.
         on_start: Called when this run holds the index's lock, before anything else.
         on_step: Called with the number of photos processed since the last call.
         on_skip: Called with each photo that could not be indexed.
@@ -71,6 +75,7 @@ class Job:
     max_pixels: int = MAX_PIXELS
     prune: bool = False
     force: bool = False
+    on: Distribution | None = None
     on_start: Callable[[], None] = lambda: None
     on_step: Callable[[int], None] = lambda count: None
     on_skip: Callable[[SkippedImage], None] = lambda skipped: None
@@ -81,10 +86,11 @@ class Job:
 
         Raises:
             ArtefactMismatchError: The index was made with another model.
+            ObjembError: Photos that were described elsewhere are missing, or processes keep dying.
             ValueError: Pruning would remove photos of a folder that is now empty. Everything else is published.
         """
         check_model(self.index, self.model.gives, self.model.settings, self.model.fingerprint)
-        report = Report()
+        report, before = Report(), len(self.index)
         known = self.index.stamps()  # stamps of images that this run has not read yet
         with self.index.writer() as writer:
             self.on_start()
@@ -92,6 +98,9 @@ class Job:
                 self._add(writer, known, report)
                 if self.prune:
                     report.pruned = self._prune(writer, known, report)
+        expected = before + report.added - report.pruned
+        if self.on is not None and len(self.index) < expected:
+            raise ObjembError(f"{self.index.path}: expected {expected} images after this run, found {len(self.index)}")
         return report
 
     def _add(self, writer: Writer, known: dict[str, str | None], report: Report) -> None:
@@ -102,20 +111,52 @@ class Job:
             self.on_skip(skipped)
 
         stamps: dict[str, str] = {}
-        described = self.model.stream(
-            self._to_do(known, stamps, report),
-            batch_size=self.batch_size,
-            workers=self.workers,
-            boxes=self.boxes,
-            max_regions=self.max_regions,
-            max_pixels=self.max_pixels,
-            on_skip=skip,
-        )
-        for one, updated in added(writer, described, stamps):
+        to_do = self._to_do(known, stamps, report)
+        blocks = None if self.on is None else self._blocks(self.on, skip)
+        described: Iterator[Described]
+        if blocks is None:
+            described = self.model.stream(
+                to_do,
+                batch_size=self.batch_size,
+                workers=self.workers,
+                boxes=self.boxes,
+                max_regions=self.max_regions,
+                max_pixels=self.max_pixels,
+                on_skip=skip,
+            )
+        else:
+            described = blocks.run(to_do, stamps)
+        for one, updated in added(writer, described, stamps, _nothing if blocks is None else blocks.committed):
             known.pop(one, None)
             report.updated += updated
             report.added += not updated
             self.on_step(1)
+        if blocks is not None:
+            writer.commit()
+            blocks.close()
+
+    def _blocks(self, on: Distribution, skip: Callable[[SkippedImage], None]) -> BlockStream:
+        """What describes photos in blocks, with the settings of this job."""
+        if self.model.path is None:
+            raise ValueError("on: expected a model that other processes can open at its path, found one without a path")
+        if self.boxes is not None:
+            raise ValueError("on: expected the regions of the model, found boxes from a file")
+        dtype = self.index.schema.to_json().get("dtype")
+        how = Describing(
+            model=str(self.model.path.absolute()),
+            fingerprint=self.model.fingerprint,
+            device=on.device,
+            precision=on.precision,
+            runtime=on.runtime,
+            threads=on.threads or on.executor.threads,
+            dtype=None if dtype is None else str(dtype),
+            batch_size=self.batch_size,
+            workers=self.workers,
+            max_regions=self.max_regions,
+            max_pixels=self.max_pixels,
+        )
+        folder = BlockFolder(on.folder)
+        return BlockStream(on.executor, how, self._regions_stamp(), folder, self.index.schema, on.size, skip)
 
     def _to_do(
         self, known: dict[str, str | None], stamps: dict[str, str], report: Report
@@ -160,13 +201,20 @@ class Job:
         return len(gone)
 
 
-def added(writer: Writer, described: Iterable[Described], stamps: dict[str, str]) -> Iterator[tuple[str, bool]]:
+def _nothing() -> None:
+    """Nothing is to be done."""
+
+
+def added(
+    writer: Writer, described: Iterable[Described], stamps: dict[str, str], committed: Callable[[], None] = _nothing
+) -> Iterator[tuple[str, bool]]:
     """Add images to an index as they are described, and publish them every half minute.
 
     Args:
         writer: An open writer of the index.
         described: The images.
         stamps: The stamp of each by id; taken out when it is added.
+        committed: Called after each publication.
 
     Yields:
         The id of each image, and whether one of this id was in the index.
@@ -178,6 +226,7 @@ def added(writer: Writer, described: Iterable[Described], stamps: dict[str, str]
         yield one.image, updated
         if time.monotonic() - published > COMMIT_SECONDS:
             writer.commit()
+            committed()
             published = time.monotonic()
 
 

@@ -1,0 +1,1 @@
+"""Where blocks of photos are described: in processes of this machine, or on a cluster."""
