@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -133,7 +135,8 @@ def index(
             on_step=meter.step,
             on_skip=skipped.add,
         )
-        report = job.run()
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints what happens to its machines
+            report = job.run()
         skipped.add_boxes(given)
     show_build(target)
     refresh_calibration(target, opened, on_note=note)
