@@ -33,7 +33,7 @@ def test_an_index_that_has_grown_keeps_its_engine_and_settings(tmp_path: Path, m
     monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
     build_approximate(index)
     assert engine_in_use(index) == {"name": "ivf_sq8", "lists": None, "seed": 0}
-    chosen = {"name": "ivf_rabitq", "bits": 2, "lists": 3, "seed": 1}
+    chosen = {"name": "ivf_sq8", "lists": 3, "seed": 1}
     index.build_structure(chosen)
     build_approximate(index, {"name": "ivf_pq_fastscan"})  # nothing is new
     assert engine_in_use(index) == chosen

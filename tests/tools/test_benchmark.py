@@ -14,6 +14,7 @@ from objemb.index import word_kernels
 from objemb.index.blocks import VectorBlock
 from objemb.index.engines.exact import search_exact
 from objemb.index.store import Index
+from tests.index.rabitq import NEEDS_RABITQ
 from tests.runtimes.models import write_model
 from tools.benchmarks import asmk_memory, export
 from tools.benchmarks.asmk_memory import CLEAR, DIM, write_words
@@ -63,8 +64,8 @@ def test_reranking_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPa
     }
 
 
+@NEEDS_RABITQ
 def test_engines_on_tiny_inputs(tool: ModuleType) -> None:
-    pytest.importorskip("faiss")
     ratios = tool.main(["--small", "--only", "approximate"])["cases"]["approximate"]["ratios"]
     recalls, times = ratios[:5], ratios[5:]
     assert all(r["value"] >= 0.9 and r["facts"]["bytes_a_row"] > 0 for r in recalls)
