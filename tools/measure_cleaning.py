@@ -49,8 +49,10 @@ class Truth:
     box: tuple[float, float, float, float]
 
 
-def make_class(folder: Path, photos: Sequence[Path], count: int, rng: np.random.Generator) -> dict[str, Truth]:
-    """Write the photos of a class; returns the truth by file name."""
+def make_class(
+    folder: Path, photos: Sequence[Path], count: int, rng: np.random.Generator, size: tuple[int, int] = SIZE
+) -> dict[str, Truth]:
+    """Write the photos of a class, of ``size`` (width, height); returns the truth by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     order = rng.permutation(len(photos))
     facades = [_picture(photos[n]) for n in order[:2]]
@@ -59,8 +61,8 @@ def make_class(folder: Path, photos: Sequence[Path], count: int, rng: np.random.
     for number in range(count):
         place = number / count
         kind = FACADE if place < SHARES[0] else SECOND if place < sum(SHARES) else NOISE
-        background = _picture(photos[others[number % len(others)]]).resize(SIZE)
-        box = (0.0, 0.0, float(SIZE[0]), float(SIZE[1]))
+        background = _picture(photos[others[number % len(others)]]).resize(size)
+        box = (0.0, 0.0, float(size[0]), float(size[1]))
         if kind != NOISE:
             background, box = _paste(facades[kind == SECOND], background, rng)
         name = f"{number:04d}.jpg"
@@ -78,22 +80,23 @@ def _paste(
 ) -> tuple[Image.Image, tuple[float, float, float, float]]:
     """The façade in random perspective, light and focus on a background, and its box."""
     width, height = facade.size
-    scale = rng.uniform(0.3, 0.9) * min(SIZE[0] / width, SIZE[1] / height)
+    size = background.size
+    scale = rng.uniform(0.3, 0.9) * min(size[0] / width, size[1] / height)
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
     angle = np.deg2rad(rng.uniform(-25, 25))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     quad = (corners - corners.mean(axis=0)) @ turn.T * scale
     quad = quad * (1 + rng.uniform(-0.25, 0.25, quad.shape))
     low, high = quad.min(axis=0), quad.max(axis=0)
-    quad += rng.uniform(np.minimum(-low, SIZE - high), np.maximum(-low, SIZE - high))
+    quad += rng.uniform(np.minimum(-low, size - high), np.maximum(-low, size - high))
     lit = np.asarray(facade, np.float32) * rng.uniform(0.7, 1.3) + rng.uniform(-25, 25)
     source = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(rng.uniform(0, 1)))
     back = tuple(_perspective(quad, corners).tolist())
-    warped = source.transform(SIZE, Image.Transform.PERSPECTIVE, back, Image.Resampling.BICUBIC)
-    mask = Image.new("L", facade.size, 255).transform(SIZE, Image.Transform.PERSPECTIVE, back)
+    warped = source.transform(size, Image.Transform.PERSPECTIVE, back, Image.Resampling.BICUBIC)
+    mask = Image.new("L", facade.size, 255).transform(size, Image.Transform.PERSPECTIVE, back)
     background.paste(warped, (0, 0), mask)
-    x1, y1 = np.clip(quad.min(axis=0), 0, SIZE).tolist()
-    x2, y2 = np.clip(quad.max(axis=0), 0, SIZE).tolist()
+    x1, y1 = np.clip(quad.min(axis=0), 0, size).tolist()
+    x2, y2 = np.clip(quad.max(axis=0), 0, size).tolist()
     return background, (x1, y1, x2, y2)
 
 

@@ -47,6 +47,12 @@ class PooledProgram(DescriptionProgram):
                 f"pooling: expected one that can be exported, found {describer.pooling.registry_name}, "
                 f"{describer.pooling.not_exported}"
             )
+        if describer.shared_detector:
+            raise TypeError(
+                "regions: expected some with a detector of their own, or a grid, in an exported model, found "
+                f"{describer.regions.registry_name} on the map of the backbone; index with this one as it is, in "
+                "PyTorch"
+            )
         self.describer, self.row = describer, row
         self.regions = describer.regions.program(None if row is not None else max_detections)
         programs = [describer.extractor.program(describer.backbone, scale) for scale in describer.scales]

@@ -122,12 +122,15 @@ class PhotoEmbedder(Describer):
     whole_image: bool
 
     @abstractmethod
-    def embed_photos(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
+    def embed_photos(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None, *, factor: float = 1.0
+    ) -> Tensor:
         """Vectors of photos at the first scale; differentiable.
 
         Args:
             photos: The batch.
             regions: For each photo, the boxes to sum, or None to find regions, as for :meth:`Describer.describe`.
+            factor: On that scale, to train at several resolutions.
 
         Returns:
             float32 ``(B, raw_dim)``, unit vectors before whitening, on the device of the network; zeros for a photo

@@ -12,6 +12,7 @@ from objemb.backbones.base import Backbone
 from objemb.describers._pooled_program import PooledProgram
 from objemb.describers.base import RowOfRegions
 from objemb.describers.capabilities import CropEmbedder
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.extractors.base import Extractor, Features
 from objemb.ops.tensors import l2
 from objemb.pooling.base import Pooling
@@ -41,6 +42,15 @@ class PooledRegions(CropEmbedder):
         fusion: ``"mean"`` of the unit vectors of the scales (deep image retrieval), or ``"power"``:
             ``mean(v ** p) ** (1 / p)`` of them, negative elements counting as 0 (GeM).
         fusion_power: p of ``"power"``.
+
+    Regions that need a detector and have none (``rpn_proposals``) share that of the backbone ``detector_trunk``: one
+    pass at the size of the extractor ``map`` gives boxes and features.
+
+    Attributes:
+        shared_detector: Whether regions and features come from one pass of one detector.
+
+    Raises:
+        ValueError: The regions need a detector, but the backbone is not a map of one, or the extractor is not ``map``.
     """
 
     regions: RegionSource
@@ -61,6 +71,16 @@ class PooledRegions(CropEmbedder):
         self.pooling = pooling
         self.fusion = checks.one_of("fusion", fusion, FUSIONS)
         self.fusion_power = checks.positive("fusion_power", fusion_power)
+        self.shared_detector = regions.lacks_detector
+        if self.shared_detector:
+            detector = backbone.source_detector()
+            if not isinstance(detector, NetworkDetector) or not extractor.one_map:
+                raise ValueError(
+                    "regions.detector: expected a detector, or a backbone that is a map of one (detector_trunk) with "
+                    f"the extractor map, found none with the backbone {backbone.registry_name} and the extractor "
+                    f"{extractor.registry_name}"
+                )
+            regions.share(detector)
 
     @property
     def raw_dim(self) -> int:
@@ -81,20 +101,36 @@ class PooledRegions(CropEmbedder):
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
         """See :meth:`Describer._describe`. Rigid grids are laid on the map of the first scale."""
-        regions = self._regions_of(photos, given, self.scales[0])
-        # the maps of one scale at a time
-        return regions, self.fused([self._pool(self.features(photos, scale), regions) for scale in self.scales])
+        regions, features = self._regions_and_features(photos, given, self.scales[0])
+        pooled = [self._pool(features, regions)]
+        del features  # the maps of one scale at a time
+        pooled += [self._pool(self.features(photos, scale), regions) for scale in self.scales[1:]]
+        return regions, self.fused(pooled)
 
     def _samples(self, part: str, photos: Sequence[Photo], given: Sequence[Regions | None]) -> list[Tensor]:
         """See :meth:`Describer._samples`. The pooling is fitted on the cells in the regions, at all scales; as in a
         description, these are the regions of the first scale."""
         if part != "pooling":
             return super()._samples(part, photos, given)
-        regions = self._regions_of(photos, given, self.scales[0])
+        regions, _ = self._regions_and_features(photos, given, self.scales[0])
         cells = [torch.zeros(0, self.backbone.channels)]
         for scale in self.scales:
             cells += [f.float().cpu() for f in self.features(photos, scale).local_features(regions, self.pooling)]
         return cells
+
+    def _regions_and_features(
+        self, photos: Sequence[Photo], given: Sequence[Regions | None], scale: float
+    ) -> tuple[list[Regions], Features]:
+        """The regions to describe and the features of photos at ``scale``; both from one pass of a shared detector. The
+        boxes have no gradients."""
+        if not self.shared_detector or all(g is not None for g in given):
+            return self._regions_of(photos, given, scale), self.features(photos, scale)
+        features, passes = self.extractor.extract_in_passes(photos, self.backbone, scale)
+        regions: dict[int, Regions] = {}
+        for numbers, seen in passes:
+            with torch.no_grad():
+                regions.update(zip(numbers, self.regions.find_in(seen, [photos[n] for n in numbers]), strict=True))
+        return [regions[n] if g is None else g for n, g in enumerate(given)], features
 
     def _regions_of(self, photos: Sequence[Photo], given: Sequence[Regions | None], scale: float) -> list[Regions]:
         """The given regions, and those of the source for the other photos; rigid grids are laid at ``scale``."""

@@ -108,8 +108,7 @@ class RegionalAttention(PooledRegions, LearnedAttention):
         """
         given = checked_given(photos, regions)
         with torch.no_grad():
-            attended = self._regions_of(photos, given, self.scales[0])
-            features = self.features(photos, self.scales[0])
+            attended, features = self._regions_and_features(photos, given, self.scales[0])
             maxima = torch.cat(features.pool(attended, self.pooling)).float()
             means = torch.cat(features.pool(attended, self.mean)).float()
             images = _means_of_images(features, attended)

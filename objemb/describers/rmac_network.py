@@ -45,7 +45,8 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
     with the backbone, see :class:`objemb.training.tasks.rank.Rank`.
 
     Args:
-        regions: Chooses the regions: ``rmac_grid``, or ``rpn_proposals`` as in the ECCV paper.
+        regions: Chooses the regions: ``rmac_grid``, or ``rpn_proposals`` as in the ECCV paper, without a detector of
+            their own if the backbone is ``detector_trunk``: proposals and features then come from one network.
         backbone: Computes the feature maps.
         extractor: Brings the pixels to the backbone; ``map``.
         pooling: Pools a region to a vector; ``max``.
@@ -98,15 +99,16 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
         made = SummedProgram if self.output == "image" else PooledProgram
         return made(self, max_detections, row)
 
-    def embed_photos(self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None) -> Tensor:
+    def embed_photos(
+        self, photos: Sequence[Photo], regions: Sequence[Regions | None] | None = None, *, factor: float = 1.0
+    ) -> Tensor:
         """See :meth:`PhotoEmbedder.embed_photos`."""
         given = checked_given(photos, regions)
         if not photos:
             descriptors: Tensor = self.projection(self.projection.weight.new_zeros(0, self.projection.weight.shape[1]))
             return descriptors
-        scale = self.scales[0]
-        summed = self._regions_of(photos, given, scale)
-        return self._sums(self._pool(self.features(photos, scale), summed), summed)
+        summed, features = self._regions_and_features(photos, given, self.scales[0] * factor)
+        return self._sums(self._pool(features, summed), summed)
 
     def learnable(self) -> nn.ModuleDict:
         """See :meth:`PhotoEmbedder.learnable`: all parts but the one that chooses the regions."""
@@ -127,15 +129,15 @@ class RmacNetwork(PooledRegions, PhotoEmbedder):
             return super()._samples(part, photos, given)
         pooled = [torch.zeros(0, self.projection.weight.shape[1])]
         for scale in self.scales if photos else ():
-            regions = self._regions_of(photos, given, scale)
-            maxima = torch.cat(self.features(photos, scale).pool(regions, self.pooling))
+            regions, features = self._regions_and_features(photos, given, scale)
+            maxima = torch.cat(features.pool(regions, self.pooling))
             pooled += self._summed(super().embedded(maxima).cpu(), regions)
         return pooled
 
     def _outputs(self, photos: Sequence[Photo], given: Sequence[Regions | None], scale: float) -> Tensor:
         """The vectors of the given boxes, or of the image, for each photo at one scale."""
-        regions = self._regions_of(photos, given, scale)
-        vectors = self._pool(self.features(photos, scale), regions)
+        regions, features = self._regions_and_features(photos, given, scale)
+        vectors = self._pool(features, regions)
         images = self._sums(vectors, regions)
         rows = vectors.split([len(r) for r in regions])
         return torch.cat([images[i : i + 1] if g is None else rows[i] for i, g in enumerate(given)])

@@ -53,6 +53,21 @@ def detectron2_losses(
     return {**losses, **of_heads}
 
 
+def detectron2_proposal_losses(
+    network: GeneralizedRCNN, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions]
+) -> dict[str, Tensor]:
+    """Those of :func:`detectron2_losses` that belong to the proposal network: ``loss_rpn_cls`` and ``loss_rpn_loc``.
+    Labels are ignored."""
+    device = batch.tensors.device
+    boxes = [Regions(target.boxes, target.size) for target in targets]
+    instances = [
+        _instances(true_objects(t, s, 1, device), s, False) for t, s in zip(boxes, batch.image_sizes, strict=True)
+    ]
+    with _learning(network, False), EventStorage():
+        _, losses = network.proposal_generator(batch, features, instances)
+    return dict(losses)
+
+
 @contextmanager
 def _learning(network: GeneralizedRCNN, masked: bool) -> Iterator[None]:
     """Make the network compute losses. Only the flags of these modules are set; their layers stay in eval mode."""

@@ -16,7 +16,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from objemb import checks
 from objemb.detectors._outputs import photo_regions
-from objemb.detectors._rcnn_losses import rcnn_losses
+from objemb.detectors._rcnn_losses import proposal_losses, rcnn_losses
 from objemb.detectors._rcnn_program import RcnnProgram
 from objemb.detectors.capabilities import TRUNK, NetworkDetector, NetworkInput
 from objemb.ops.batches import group_equal
@@ -120,6 +120,13 @@ class Rcnn(NetworkDetector):
         """See :meth:`NetworkDetector.losses`, and :func:`~objemb.detectors._rcnn_losses.rcnn_losses` for the terms."""
         with _full_precision(features) as pyramid:
             return rcnn_losses(self.network, batch, pyramid, targets)
+
+    def proposal_losses(
+        self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions]
+    ) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.proposal_losses`: ``loss_objectness`` and ``loss_rpn_box_reg``."""
+        with _full_precision(features) as pyramid:
+            return proposal_losses(self.network, batch, pyramid, targets)
 
     def program(self) -> RcnnProgram:
         """See :meth:`NetworkDetector.program`."""

@@ -38,9 +38,7 @@ def rcnn_losses(
         photo has masks, ``loss_mask``.
     """
     truth = [_truth(network, t, s) for t, s in zip(targets, batch.image_sizes, strict=True)]
-    losses: dict[str, Tensor]
-    with _learning(network.rpn):
-        proposals, losses = network.rpn(batch, pyramid, truth)
+    proposals, losses = _proposed(network, batch, pyramid, truth)
     heads = network.roi_heads
     proposals, matches, labels, deltas = heads.select_training_samples(proposals, truth)
     logits, found = heads.box_predictor(heads.box_head(heads.box_roi_pool(pyramid, proposals, batch.image_sizes)))
@@ -55,6 +53,28 @@ def rcnn_losses(
     return losses
 
 
+def proposal_losses(
+    network: GeneralizedRCNN, batch: NetworkInput, pyramid: Mapping[str, Tensor], targets: Sequence[Regions]
+) -> dict[str, Tensor]:
+    """The terms of :func:`rcnn_losses` that belong to the proposal network: ``loss_objectness`` and
+    ``loss_rpn_box_reg``. Labels are ignored."""
+    unlabelled = [Regions(target.boxes, target.size) for target in targets]
+    truth = [_truth(network, t, s, 1) for t, s in zip(unlabelled, batch.image_sizes, strict=True)]
+    return _proposed(network, batch, pyramid, truth)[1]
+
+
+def _proposed(
+    network: GeneralizedRCNN,
+    batch: NetworkInput,
+    pyramid: Mapping[str, Tensor],
+    truth: Sequence[Mapping[str, Tensor | None]],
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """The proposals ``(P, 4)`` of each photo in network pixels, and the losses of the proposal network."""
+    with _learning(network.rpn):
+        proposals, losses = network.rpn(batch, pyramid, truth)
+    return proposals, losses
+
+
 @contextmanager
 def _learning(rpn: RegionProposalNetwork) -> Iterator[None]:
     """Make the proposal network compute losses. Only the flag of this module is set; its layers stay in eval mode."""
@@ -65,11 +85,13 @@ def _learning(rpn: RegionProposalNetwork) -> Iterator[None]:
         rpn.training = False
 
 
-def _truth(network: GeneralizedRCNN, regions: Regions, input_size: tuple[int, int]) -> dict[str, Tensor | None]:
+def _truth(
+    network: GeneralizedRCNN, regions: Regions, input_size: tuple[int, int], classes: int | None = None
+) -> dict[str, Tensor | None]:
     """The true boxes of a photo as torchvision expects them: ``boxes`` in network pixels, ``labels`` from 1,
-    ``masks``."""
+    ``masks``; ``classes`` is the number of classes if it is not that of the box head."""
     weight = network.roi_heads.box_predictor.cls_score.weight
-    true = true_objects(regions, input_size, len(weight) - 1, weight.device)
+    true = true_objects(regions, input_size, len(weight) - 1 if classes is None else classes, weight.device)
     return {"boxes": true.boxes, "labels": true.labels + 1, "masks": true.masks}
 
 

@@ -193,6 +193,24 @@ class NetworkDetector(Frozen, Detector):
             ValueError: A label is not a class of the detector.
         """
 
+    def proposal_losses(
+        self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions]
+    ) -> dict[str, Tensor]:
+        """Those of :meth:`losses` that train the region proposal network, whose :meth:`proposals` are class-agnostic.
+
+        Args:
+            batch: As for :meth:`losses`.
+            features: As for :meth:`losses`.
+            targets: As for :meth:`losses`; labels are ignored.
+
+        Raises:
+            TypeError: This detector has no proposal network that can be trained by itself.
+        """
+        raise TypeError(
+            "detector: expected one whose proposals can be trained by themselves (faster_rcnn, torchvision_rcnn, "
+            f"detectron2_rcnn), found {self.registry_name or type(self).__name__}"
+        )
+
     def program(self) -> DetectionProgram:
         """The inference of this detector for exporters; it shares the layers.
 

@@ -250,6 +250,14 @@ class Detectron2Rcnn(NetworkDetector):
 
         return detectron2_losses(self.network, batch, features, targets)
 
+    def proposal_losses(
+        self, batch: NetworkInput, features: dict[str, Tensor], targets: Sequence[Regions]
+    ) -> dict[str, Tensor]:
+        """See :meth:`NetworkDetector.proposal_losses`; the terms have Detectron2's names."""
+        from objemb.detectors._detectron2_losses import detectron2_proposal_losses
+
+        return detectron2_proposal_losses(self.network, batch, features, targets)
+
     def program(self) -> DetectionProgram:
         """See :meth:`NetworkDetector.program`."""
         from objemb.detectors._detectron2_program import Detectron2Program

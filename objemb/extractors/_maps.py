@@ -12,11 +12,13 @@ from torchvision.ops import roi_align
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.extractors.base import masks_of
+from objemb.layers.precision import computed
 from objemb.ops.batches import group_equal
 from objemb.ops.boxes import touched_cells
 from objemb.ops.grid import Grid, map_grid
-from objemb.ops.images import resize
+from objemb.ops.images import as_batch, resize
 from objemb.ops.masks import coverage
 from objemb.ops.tensors import as_tensor
 from objemb.pooling.base import Pooling
@@ -95,21 +97,36 @@ class FeatureMaps:
         photos: The photos.
         shapes: ``(height, width)`` of the network's input for each photo.
         backbone: The network.
+        detector: The detector whose map the backbone gives, if its other maps are needed as well.
 
     Attributes:
         grids: The grid of each photo.
+        passes: Of the detector: numbers of photos, and all maps.
 
     Raises:
         ValueError: The size of a map differs from ``backbone.map_size``.
     """
 
-    def __init__(self, photos: Sequence[Photo], shapes: Sequence[tuple[int, int]], backbone: Backbone) -> None:
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        shapes: Sequence[tuple[int, int]],
+        backbone: Backbone,
+        detector: NetworkDetector | None = None,
+    ) -> None:
         self.grids = map_grids(photos, shapes, backbone)
+        self.passes: list[tuple[list[int], DetectorPass]] = []
         self._groups = group_equal(shapes)
-        self._maps = [
-            backbone.feature_maps([resize(as_tensor(photos[i].pixels), shapes[i]) for i in group])
-            for group in self._groups
-        ]
+        self._maps = []
+        for group in self._groups:
+            images = [resize(as_tensor(photos[i].pixels), shapes[i]) for i in group]
+            if detector is None or backbone.level is None:
+                self._maps.append(backbone.feature_maps(images))
+            else:
+                batch = detector.normalised(as_batch(images, backbone.device))
+                levels = computed(backbone.device, detector.features, batch)
+                self.passes.append((group, DetectorPass(batch, levels)))
+                self._maps.append(levels[backbone.level])
         for group, maps in zip(self._groups, self._maps, strict=True):
             expected, found = backbone.map_size(shapes[group[0]]), tuple(maps.shape[2:])
             if found != expected:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.detectors.capabilities import DetectorPass
 from objemb.ops.grid import Grid, TracedGrid, pixel_grid
 from objemb.ops.tensors import as_tensor
 from objemb.pooling.base import Pooling
@@ -137,6 +138,26 @@ class Extractor(Plugin, ABC):
             backbone: The network, on the device to compute on.
             scale: Factor on the extractor's input size, for multi-scale description.
         """
+
+    def extract_in_passes(
+        self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0
+    ) -> tuple[Features, list[tuple[list[int], DetectorPass]]]:
+        """As :meth:`extract`, with all maps of the detector of which the backbone is a map, so that boxes of its heads
+        cost no pass of their own.
+
+        Args:
+            photos: As for :meth:`extract`.
+            backbone: A map of a detector, see :meth:`Backbone.source_detector`.
+            scale: As for :meth:`extract`.
+
+        Returns:
+            The features, and for each pass of the detector the numbers of its photos. The maps have gradients if the
+            features have.
+
+        Raises:
+            TypeError: The extractor does not compute one map per photo, or the backbone is not that of a detector.
+        """
+        raise TypeError(f"extractor: expected map, which takes a photo as a whole, found {self.registry_name}")
 
     def cut(self, photo: Photo, regions: Regions, backbone: Backbone, scale: float = 1.0) -> Iterator[Tensor]:
         """The regions of a photo as inputs of the network, one after another.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.backbones.base import Backbone
+from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.extractors._maps import FeatureMaps, Sampling, map_grids
 from objemb.extractors._program import MapProgram
 from objemb.extractors.base import Extractor, Features
@@ -60,6 +61,16 @@ class Map(Extractor):
     def extract(self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0) -> Features:
         """See :meth:`Extractor.extract`. The photos of a batch that share an input shape share one forward pass."""
         return _MapFeatures(FeatureMaps(photos, self._shapes(photos, backbone, scale), backbone), self.sampling)
+
+    def extract_in_passes(
+        self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0
+    ) -> tuple[Features, list[tuple[list[int], DetectorPass]]]:
+        """See :meth:`Extractor.extract_in_passes`. The detector takes photos at the size of this extractor."""
+        detector = backbone.source_detector()
+        if not isinstance(detector, NetworkDetector):
+            raise TypeError(f"backbone: expected a map of a detector (detector_trunk), found {backbone.registry_name}")
+        maps = FeatureMaps(photos, self._shapes(photos, backbone, scale), backbone, detector)
+        return _MapFeatures(maps, self.sampling), maps.passes
 
     def program(self, backbone: Backbone, scale: float = 1.0) -> MapProgram:
         """See :meth:`Extractor.program`."""

@@ -59,6 +59,12 @@ class RegionSource(nn.Module, Plugin, ABC):
         super().__init__()
         self.detector = None
 
+    @property
+    def lacks_detector(self) -> bool:
+        """Whether it cannot work without a detector and has none yet, so that one has to be shared, see
+        :meth:`share`."""
+        return False
+
     @abstractmethod
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """Regions of a batch.
@@ -109,7 +115,9 @@ class RegionSource(nn.Module, Plugin, ABC):
         Raises:
             ValueError: The source already has a detector, or does not use one.
         """
-        raise ValueError(f"regions: expected detections, which can share a detector, found {self.registry_name}")
+        raise ValueError(
+            f"regions: expected detections or rpn_proposals, which can share a detector, found {self.registry_name}"
+        )
 
     def limited(self, max_regions: int) -> Self:
         """This source with at most ``max_regions`` boxes of its detector per photo, in addition to the whole image.

@@ -63,6 +63,11 @@ class Union(RegionSource):
         """The sources, in order."""
         return [cast(RegionSource, source) for source in self.of]
 
+    @property
+    def lacks_detector(self) -> bool:
+        """See :attr:`RegionSource.lacks_detector`."""
+        return self.sources[0].lacks_detector
+
     def find(self, photos: Sequence[Photo], grids: Sequence[Grid] | None = None) -> list[Regions]:
         """See :meth:`RegionSource.find`."""
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, NotRequired, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from objemb import checks
-from objemb.detectors.capabilities import NetworkDetector
+from objemb.backbones.base import Backbone
+from objemb.detectors.capabilities import NetworkDetector, NetworkInput
+from objemb.structures import Regions
 from objemb.training.settings import RunSettings
 
 
@@ -68,15 +70,45 @@ def parameters_below(detector: NetworkDetector, level: str) -> set[str]:
     Raises:
         ValueError: The detector has no such level.
     """
-    levels = detector.levels()
-    checks.one_of("frozen", level, tuple(levels))
-    side = 4 * max(stride for _, stride in levels.values())
+    checks.one_of("frozen", level, tuple(detector.levels()))
+    return _reached(detector, lambda batch, features: features[level].sum())
+
+
+def parameters_beside_proposals(detector: NetworkDetector) -> set[str]:
+    """Names of the parameters on which the proposals of a detector do not depend, such as those of its box head.
+
+    Raises:
+        TypeError: Its proposals cannot be trained by themselves.
+    """
+
+    def loss(batch: NetworkInput, features: dict[str, Tensor]) -> Tensor:
+        (size,) = batch.image_sizes
+        target = Regions(torch.tensor([[0.0, 0.0, size[1] / 2, size[0] / 2]]), size)
+        return torch.stack(list(detector.proposal_losses(batch, features, [target]).values())).sum()
+
+    return {name for name, _ in detector.named_parameters()} - _reached(detector, loss)
+
+
+def parameters_beside(backbone: Backbone) -> set[str]:
+    """Names of the parameters of a backbone on which its map does not depend: those of other parts of the detector
+    whose map it is."""
+    detector = backbone.source_detector()
+    if backbone.level is None or not isinstance(detector, NetworkDetector):
+        return set()
+    own = {id(detector.get_parameter(name)) for name in parameters_below(detector, backbone.level)}
+    return {name for name, parameter in backbone.named_parameters() if id(parameter) not in own}
+
+
+def _reached(detector: NetworkDetector, output: Callable[[NetworkInput, dict[str, Tensor]], Tensor]) -> set[str]:
+    """Names of the parameters on which a scalar depends that is computed from the maps of a black image."""
+    side = 4 * max(stride for _, stride in detector.levels().values())
     parameters = dict(detector.named_parameters())
     trained = {name: parameter.requires_grad for name, parameter in parameters.items()}
     detector.requires_grad_(True)
-    with torch.enable_grad():
-        pixels = torch.zeros(1, 3, side, side, device=next(iter(parameters.values())).device)
-        seen = detector.features(detector.normalised(pixels))[level].sum()
+    device = next(iter(parameters.values())).device
+    with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        batch = detector.normalised(torch.zeros(1, 3, side, side, device=device))
+        seen = output(batch, detector.features(batch))
     gradients = torch.autograd.grad(seen, list(parameters.values()), allow_unused=True)
     for name, parameter in parameters.items():
         parameter.requires_grad_(trained[name])

@@ -207,9 +207,12 @@ def test_the_detector_is_saved_once_and_moves_with_the_describer(tmp_path: Path)
     ("regions", "message"),
     [
         (None, r"and regions of detections, found dense and no regions"),
-        (RmacGrid(levels=1), "regions: expected detections, which can share a detector, found rmac_grid"),
+        (
+            RmacGrid(levels=1),
+            "regions: expected detections or rpn_proposals, which can share a detector, found rmac_grid",
+        ),
         (Detections(detector=detector()), "regions.detector: expected null, .* found torchvision_rcnn"),
-        (RpnProposals(detector=detector()), "regions: expected detections, which can share a detector, found rpn_prop"),
+        (RpnProposals(detector=detector()), "regions.detector: expected null, since the detector of the features is"),
     ],
 )
 def test_regions_that_cannot_share(regions: Any, message: str) -> None:

@@ -13,6 +13,7 @@ from objemb.aggregators.keep import Keep
 from objemb.describers.base import Describer
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.evaluation.average_precision import coco_average_precision
+from objemb.evaluation.region_recall import region_recall
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched
@@ -20,14 +21,21 @@ from objemb.registry import plugin
 from objemb.structures import Regions
 from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.data.base import Example, Examples, expect_boxes
-from objemb.training.optimizer import ParameterGroup, groups_by_factor, parameters_below
+from objemb.training.optimizer import (
+    ParameterGroup,
+    groups_by_factor,
+    parameters_below,
+    parameters_beside_proposals,
+)
 from objemb.training.pictures import boxes_sheet
 from objemb.training.task import Task
 
 #: Photos per batch in validation.
 BATCH = 8
-#: Photos of the validation set that are drawn.
-DRAWN = 4
+#: Photos of the validation set that are drawn, and the most proposals in each.
+DRAWN, DRAWN_PROPOSALS = 4, 8
+#: Numbers of proposals whose recall is measured, and the IoU from which one covers an object.
+RECALL_AT, RECALL_IOU = (16, 64), 0.7
 
 
 @plugin
@@ -56,6 +64,9 @@ class Detect(Task):
             ``tail`` of a classification network is applied to that level afterwards.
         flip: Whether photos are mirrored at random.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
+        only_proposals: Whether only the region proposal network is trained, as in Gordo et al., "Deep image retrieval",
+            ECCV 2016: the losses are those of the proposals, the figures are their recall, and the heads that classify
+            and refine boxes stay as they are.
 
     Raises:
         TypeError: The describer has no detector that is a network.
@@ -73,6 +84,7 @@ class Detect(Task):
         frozen: str | None = None,
         flip: bool = True,
         colour_jitter: float = 0.2,
+        only_proposals: bool = False,
     ) -> None:
         super().__init__()
         detector = describer.detector
@@ -87,8 +99,12 @@ class Detect(Task):
         self.examples, self.validation = data, validation
         self.flip = checks.flag("flip", flip)
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
+        self.only_proposals = checks.flag("only_proposals", only_proposals)
         self.describer.requires_grad_(False)
-        self._groups = groups_by_factor(detector, factors, () if frozen is None else parameters_below(detector, frozen))
+        below = set[str]() if frozen is None else parameters_below(detector, frozen)
+        if self.only_proposals:
+            below |= parameters_beside_proposals(detector)
+        self._groups = groups_by_factor(detector, factors, below)
         for group in self._groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)
@@ -98,11 +114,11 @@ class Detect(Task):
     def learned(settings: Mapping[str, object]) -> tuple[str, ...]:
         """See :meth:`Task.learned`."""
         del settings
-        return ("describer.detector", "describer.regions.detector")
+        return ("describer.detector", "describer.regions.detector", "describer.backbone.detector")
 
     def check(self) -> None:
         """Raises ``ImportError`` if a package that validation needs is missing."""
-        if self.validation is not None:
+        if self.validation is not None and not self.only_proposals:
             coco_average_precision([], [])
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -117,11 +133,15 @@ class Detect(Task):
         examples = [jitter_photo(self._mirrored(e), self.colour_jitter) for e in batch]
         photos = [e.photo for e in examples]
         seen = self.detector.preprocess(photos)
-        return self.detector.losses(seen, self.detector.features(seen), [e.regions for e in examples], photos)
+        features, truth = self.detector.features(seen), [e.regions for e in examples]
+        if self.only_proposals:
+            return self.detector.proposal_losses(seen, features, truth)
+        return self.detector.losses(seen, features, truth, photos)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The figures of :func:`~objemb.evaluation.average_precision.coco_average_precision` on the validation set."""
+        """The figures of :func:`~objemb.evaluation.average_precision.coco_average_precision` on the validation set, or
+        ``recall@16`` and ``recall@64`` of proposals at an IoU of 0.7, 0 to 1."""
         if self.validation is None:
             return {}
         detections: list[Regions] = []
@@ -129,10 +149,15 @@ class Detect(Task):
         self._drawn = []
         for numbers in batched(range(len(self.validation)), BATCH):
             examples = [self.validation[n] for n in numbers]
-            detected = self.detector.detect([e.photo for e in examples])
-            self._drawn += list(zip(examples, detected, strict=True))[: DRAWN - len(self._drawn)]
+            photos = [e.photo for e in examples]
+            detected = self.detector.propose(photos) if self.only_proposals else self.detector.detect(photos)
+            shown = [of_photo[:DRAWN_PROPOSALS] for of_photo in detected] if self.only_proposals else detected
+            self._drawn += list(zip(examples, shown, strict=True))[: DRAWN - len(self._drawn)]
             detections += detected
             truth += [e.regions for e in examples]
+        if self.only_proposals:
+            (recall,) = region_recall(detections, truth, RECALL_AT, [RECALL_IOU]).values()
+            return {f"recall@{count}": value for count, value in zip(RECALL_AT, recall, strict=True)}
         return coco_average_precision(detections, truth, class_agnostic=self.detector.num_classes == 1)
 
     def pictures(self) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from objemb.training.augment import jitter_photo, mirrored
 from objemb.training.data.base import Example, Examples
 from objemb.training.mining import hardest_negatives
 from objemb.training.object_dataset import ObjectDataset, numbers_of_items
-from objemb.training.optimizer import ParameterGroup, groups_by_factor
+from objemb.training.optimizer import ParameterGroup, groups_by_factor, parameters_beside
 from objemb.training.pictures import neighbours
 from objemb.training.task import Task
 
@@ -60,7 +60,8 @@ class Rank(Task):
     state, so that a resumed run uses the same negatives.
 
     Args:
-        describer: A ``rmac_network``; it is trained at the first of its ``scales``.
+        describer: A ``rmac_network``; it is trained at the first of its ``scales``. Of a detector on whose trunk it is,
+            only the trunk is trained.
         data: Labelled boxes to train on; boxes without an identity are not used. Items whose identity occurs in one
             photo only are used as negatives, but not as queries.
         validation: Labelled boxes of *other* identities; each is a query for the others, which gives ``mAP`` and
@@ -76,6 +77,8 @@ class Rank(Task):
             learning rate: ``{"backbone.*": 0}`` trains only the projection.
         fit_items: Number of items, evenly spaced over the data, to which parts are fitted at the start.
         chunk: Number of photos whose activations are in memory at a time; None for all.
+        resolutions: Factors on the size at which photos enter the network; each photo of a step gets one at random, and
+            keeps its aspect ratio. The pool and the validation set are described at factor 1.
         colour_jitter: Strength, see :func:`objemb.training.augment.jitter_colours`.
         flip: Whether items are mirrored at random; unsuitable if objects differ by their lettering.
 
@@ -103,6 +106,7 @@ class Rank(Task):
         factors: Mapping[str, float] = MappingProxyType({}),
         fit_items: int = 1000,
         chunk: int | None = None,
+        resolutions: Sequence[float] = (1.0,),
         colour_jitter: float = 0.2,
         flip: bool = False,
     ) -> None:
@@ -116,11 +120,15 @@ class Rank(Task):
         self.positives, self.refresh = checks.whole("positives", positives), checks.whole("refresh", refresh)
         self.negatives = checks.whole("negatives", negatives, 1 if ranking_loss.needs_negatives else 0)
         self.chunk = None if chunk is None else checks.whole("chunk", chunk)
+        self.resolutions = tuple(
+            checks.positive("resolutions", factor) for factor in checks.several("resolutions", resolutions)
+        )
         self.flip = checks.flag("flip", flip)
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
         self._fit_parts(checks.whole("fit_items", fit_items))
         self.describer.requires_grad_(False)
-        self._groups = groups_by_factor(describer.learnable(), factors)
+        beside = {f"backbone.{name}" for name in parameters_beside(describer.backbone)}
+        self._groups = groups_by_factor(describer.learnable(), factors, beside)
         for group in self._groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(True)
@@ -223,11 +231,22 @@ class Rank(Task):
         return self._embed([self._changed(self.examples[n]) for n in numbers])
 
     def _embed(self, photos: Sequence[Photo]) -> Tensor:
-        """Unit vectors ``(N, D)`` with gradients; the activations of at most ``chunk`` photos are kept."""
-        if self.chunk is None or len(photos) <= self.chunk:
-            return self.describer.embed_photos(photos)
-        embed = self.describer.embed_photos
-        return torch.cat([checkpoint(embed, part, use_reentrant=False) for part in batched(photos, self.chunk)])
+        """Unit vectors ``(N, D)`` with gradients, each at a random resolution; the activations of at most ``chunk``
+        photos are kept."""
+        embed, size = self.describer.embed_photos, self.chunk or max(1, len(photos))
+        drawn = torch.randint(len(self.resolutions), (len(photos),)) if len(self.resolutions) > 1 else None
+        rows, vectors = list[int](), [embed([])]
+        for number, factor in enumerate(self.resolutions):
+            own = range(len(photos)) if drawn is None else (drawn == number).nonzero().flatten().tolist()
+            for some in batched(own, size):
+                part = [photos[n] for n in some]
+                vectors.append(
+                    embed(part, factor=factor)
+                    if len(photos) <= size
+                    else checkpoint(embed, part, factor=factor, use_reentrant=False)
+                )
+                rows += some
+        return torch.cat(vectors)[torch.tensor(rows, dtype=torch.int64).argsort()]
 
     def _changed(self, example: Example) -> Photo:
         if self.flip and bool(torch.rand(()) < 0.5):

@@ -1,0 +1,237 @@
+"""Measure the steps of deep image retrieval on made landmarks: classification, ranking, grid and proposals.
+
+python -m tools.measure_landmarks data --photos photos -o landmarks
+python -m tools.measure_landmarks train -o landmarks --weights lite0.safetensors --seed 0
+python -m tools.measure_landmarks table -o landmarks --weights lite0.safetensors --seeds 0 1 2
+
+``data`` makes classes as ``tools/measure_cleaning.py`` does, for training, validation and testing from different
+photos, and cleans those for training. ``train`` runs ``objemb train`` with the files of ``configs/train/``; each step
+that has been done is skipped, and one that was interrupted continues. ``table`` prints mAP and P@1 of the test
+instances after each step, mean and standard deviation over the seeds. Every photo of a façade is a query for the others
+of its façade; photos of noise are in the ranking as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from objemb.cli.output import note
+from objemb.cli.programs import train as training
+from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
+from objemb.config import load_training_config
+from objemb.datasets.cleaning import CleaningSettings, clean
+from objemb.datasets.seeds import generator
+from objemb.describers.capabilities import PhotoEmbedder
+from objemb.evaluation.instances import instance_retrieval
+from objemb.images import ImageRef, find_images
+from objemb.models import build_model, load_model
+from objemb.models.fitting import fit_parts
+from objemb.models.model import Model
+from objemb.ops.batches import batched
+from objemb.training.data.folder import FolderExamples
+from objemb.types import Settings
+from tools.measure_cleaning import NOISE, Truth, make_class
+
+#: Classes and photos of a class of each split, and its share of the photos that they are made of.
+SPLITS = {"train": (24, 40, 0.6), "val": (8, 20, 0.15), "test": (20, 20, 0.25)}
+#: Width and height of a made photo, and the longest side at which networks take them.
+SIZE, SIDE = (384, 256), 192
+#: Photos that are described at a time.
+BATCH = 16
+#: The network.
+ARCH = "tf_efficientnet_lite0"
+#: Settings that all rankings share.
+RANKING = "pool=600 refresh=20 describer.dim=256 describer.extractor.size={side} data.side={side}"
+#: Row of the table of a network without training.
+UNTRAINED = "untrained"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of training.
+
+    Attributes:
+        config: Of ``configs/train``.
+        network: The step whose network it starts from; None for published weights.
+        settings: Overrides beside those of the network, with ``{data}`` for the folder of the sets.
+        proposals: The step that trained its proposals; None for a grid.
+    """
+
+    config: str
+    network: str | None
+    settings: str
+    proposals: str | None = None
+
+
+STEPS = {
+    "classify_all": Step(
+        "classify_landmarks",
+        None,
+        "data.sources={data}/train/all.csv run.steps=60 run.batch=32 crops=32 run.lr=0.01 run.warmup=10",
+    ),
+    "classify_clean": Step(
+        "classify_landmarks",
+        "classify_all",
+        "data.sources={data}/train/cleaned/clean.csv run.steps=60 run.batch=32 crops=32 run.lr=0.01 run.warmup=10",
+    ),
+    "rank": Step("rank_landmarks", "classify_clean", "run.steps=40 run.batch=8 run.lr=0.001 run.warmup=5 negatives=3"),
+    "rank_ap": Step(
+        "rank_landmarks_ap", "classify_clean", "run.steps=40 run.batch=10 run.lr=1e-4 run.warmup=5 ranking_loss.bins=10"
+    ),
+}
+
+
+def make_sets(photos: Sequence[Path], folder: Path, seed: int) -> None:
+    """Write the classes of all splits, their lists and true boxes, and clean those for training."""
+    order = generator("splits of landmarks", seed).permutation(len(photos)).tolist()
+    begin = 0
+    for split, (classes, count, share) in SPLITS.items():
+        own = [photos[n] for n in order[begin : begin + round(share * len(photos))]]
+        begin += len(own)
+        truth: dict[str, Truth] = {}
+        for number in range(classes):
+            rng = generator(f"landmarks {split}", seed, number)
+            made = make_class(folder / split / "classes" / f"{number:03d}", own, count, rng, SIZE)
+            truth |= {f"{number:03d}/{name}": of_photo for name, of_photo in made.items()}
+        write_split(folder / split, truth)
+    clean([folder / "train" / "classes"], folder / "train" / "cleaned", CleaningSettings())
+
+
+def write_split(folder: Path, truth: dict[str, Truth]) -> None:
+    """Write ``all.csv`` with the class of each photo, ``true.csv`` with what it shows (a photo of noise is an instance
+    of its own) and ``boxes.json`` with the true boxes."""
+    lists: dict[str, list[tuple[str, str]]] = {"all.csv": [], "true.csv": []}
+    for name, of_photo in truth.items():
+        path, cls = str((folder / "classes" / name).absolute()), name.partition("/")[0]
+        lists["all.csv"].append((path, cls))
+        lists["true.csv"].append((path, name if of_photo.kind == NOISE else f"{cls} {of_photo.kind}"))
+    for file, rows in lists.items():
+        with (folder / file).open("w", newline="") as opened:
+            csv.writer(opened).writerows([("path", "instance"), *rows])
+    shown = [(name, t) for name, t in truth.items() if t.kind != NOISE]
+    images = [AnnotatedImage(f"classes/{name}", SIZE[::-1], [AnnotatedObject(t.box, "object")]) for name, t in shown]
+    write_instances(folder / "boxes.json", images, ["object"])
+
+
+def train(name: str, folder: Path, weights: Path, seed: int, varied: Sequence[str] = ()) -> None:
+    """Run a step for a seed, or continue it; with settings of its own, in a folder that names them."""
+    run = run_folder(folder, name, seed, varied)
+    config, *overrides = command(name, folder, weights, seed)
+    training.main([config, "-o", str(run), *overrides, *varied, "--quiet"])
+
+
+def command(name: str, folder: Path, weights: Path, seed: int) -> list[str]:
+    """The config of a step and the settings that differ from it."""
+    step = STEPS[name]
+    data = folder.absolute()
+    start = weights if step.network is None else run_folder(folder, step.network, seed) / "model"
+    settings = [f"run.seed={seed}", "run.workers=0", "run.validate_every=0", "run.checkpoint_every=20"]
+    settings += [f"validation.sources={data}/val/true.csv", *network(step, start)]
+    if step.config.startswith("classify"):
+        settings += [f"describer.extractor.size={SIDE}", f"data.side={SIDE}", f"validation.side={SIDE}"]
+    else:
+        settings += [f"data.sources={data}/train/cleaned/clean.csv", f"validation.side={SIDE}"]
+        settings += RANKING.format(side=SIDE).split()
+    return [step.config, *settings, *step.settings.format(data=data, side=SIDE).split()]
+
+
+def network(step: Step, start: Path) -> list[str]:
+    """The settings of the network of a step."""
+    return [f"describer.backbone={json.dumps(backbone(start))}"]
+
+
+def backbone(start: Path) -> Settings:
+    """The settings of the trunk."""
+    return {"name": "timm_net", "arch": ARCH, "weights": str(start)}
+
+
+def run_folder(folder: Path, name: str, seed: int, varied: Sequence[str] = ()) -> Path:
+    """The folder of a run."""
+    return folder / "runs" / f"seed{seed}" / "@".join([name, *varied])
+
+
+def describer(name: str, folder: Path, weights: Path, seed: int) -> PhotoEmbedder:
+    """The describer after a step: that of a ranking as it was trained; networks of a classification with the grid and a
+    projection by PCA of the clean training photos."""
+    if name in STEPS and not STEPS[name].config.startswith("classify"):
+        return embedder(load_model(run_folder(folder, name, seed) / "model"))
+    start = weights if name == UNTRAINED else run_folder(folder, name, seed) / "model"
+    config, *settings = command("rank", folder, weights, seed)
+    task = load_training_config(config, [*settings, f"describer.backbone={json.dumps(backbone(start))}"])["task"]
+    model = build_model({"describer": task["describer"], "aggregator": {"name": "sum"}})
+    return embedder(fit_parts(model, [str(folder / "train" / "cleaned" / "clean.csv")], workers=1))
+
+
+def embedder(model: Model) -> PhotoEmbedder:
+    """The describer of a model, which has to give photos a vector each."""
+    if not isinstance(model.describer, PhotoEmbedder):
+        raise TypeError(f"describer: expected a rmac_network, found {type(model.describer).__name__}")
+    return model.describer
+
+
+@torch.no_grad()
+def measure(of: PhotoEmbedder, examples: FolderExamples) -> dict[str, float]:
+    """``mAP``, ``P@1`` and ``queries`` of a describer with one vector for each photo."""
+    vectors = [of.embed_photos([examples[n].photo for n in some]) for some in batched(range(len(examples)), BATCH)]
+    labels = torch.cat([examples.identities(n) for n in range(len(examples))])
+    return instance_retrieval(torch.cat(vectors), labels, torch.arange(len(examples)))
+
+
+def table(folder: Path, weights: Path, seeds: Sequence[int]) -> dict[str, object]:
+    """Figures of all rows; those of an earlier call are read."""
+    examples = FolderExamples(sources=folder / "test" / "true.csv", side=SIDE)
+    rows: dict[str, object] = {}
+    for name in [UNTRAINED, *STEPS]:
+        figures = []
+        for seed in seeds if name in STEPS else seeds[:1]:
+            file = run_folder(folder, name, seed) / "test.json"
+            if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(measure(describer(name, folder, weights, seed), examples)))
+            figures.append(json.loads(file.read_text()))
+            note(f"{name} seed {seed}: {figures[-1]}")
+        rows[name] = {key: spread([of_seed[key] for of_seed in figures]) for key in ("mAP", "P@1")}
+    return {"photos": len(examples), "rows": rows}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation in percent."""
+    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{deviation}"
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, object]:
+    """Run one of the commands."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("command", choices=("data", "train", "table"))
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder of the sets and runs")
+    parser.add_argument("--photos", type=Path, help="any photos: façades, backgrounds and noise")
+    parser.add_argument("--weights", type=Path, help=f"weights of {ARCH}")
+    parser.add_argument("--seed", type=int, default=0, help="of the sets, or of a training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the table")
+    parser.add_argument("--steps", nargs="+", choices=tuple(STEPS), default=list(STEPS))
+    parser.add_argument("--vary", nargs="+", default=[], metavar="KEY=VALUE", help="settings to try in a step")
+    args = parser.parse_args(argv)
+    report: dict[str, object] = {}
+    if args.command == "data":
+        photos = [ref.path for ref in find_images([args.photos]) if isinstance(ref, ImageRef)]
+        make_sets(sorted(photos), args.output, args.seed)
+    elif args.command == "train":
+        for step in args.steps:
+            train(step, args.output, args.weights, args.seed, args.vary)
+    else:
+        report = table(args.output, args.weights, args.seeds)
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    return report
+
+
+if __name__ == "__main__":
+    main()
