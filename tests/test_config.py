@@ -53,6 +53,7 @@ METHODS = (
     "rmac_multiresolution",
     "rmac_network",
     "rmac_proposals",
+    "rmac_proposals_shared",
     "scda",
     "selective_max",
     "selective_sum",

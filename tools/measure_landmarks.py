@@ -50,6 +50,19 @@ BATCH = 16
 ARCH = "tf_efficientnet_lite0"
 #: Settings that all rankings share.
 RANKING = "pool=600 refresh=20 describer.dim=256 describer.extractor.size={side} data.side={side}"
+#: Settings of rankings with triplets.
+TRIPLETS = "run.steps=40 run.batch=8 run.lr=0.001 run.warmup=5 negatives=3"
+#: Settings of the detector whose proposals are regions, in pixels of the network's input.
+DETECTOR = {
+    "name": "faster_rcnn",
+    "pyramid_strides": [8, 16, 32],
+    "channels": 64,
+    "anchor_sizes": [[24, 32], [40, 52], [68, 88], [112, 140]],
+    "box_width": 16,
+    "proposals": 256,
+    "min_size": 128,
+    "max_size": SIDE,
+}
 #: Row of the table of a network without training.
 UNTRAINED = "untrained"
 
@@ -62,13 +75,11 @@ class Step:
         config: Of ``configs/train``.
         network: The step whose network it starts from; None for published weights.
         settings: Overrides beside those of the network, with ``{data}`` for the folder of the sets.
-        proposals: The step that trained its proposals; None for a grid.
     """
 
     config: str
     network: str | None
     settings: str
-    proposals: str | None = None
 
 
 STEPS = {
@@ -82,9 +93,24 @@ STEPS = {
         "classify_all",
         "data.sources={data}/train/cleaned/clean.csv run.steps=60 run.batch=32 crops=32 run.lr=0.01 run.warmup=10",
     ),
-    "rank": Step("rank_landmarks", "classify_clean", "run.steps=40 run.batch=8 run.lr=0.001 run.warmup=5 negatives=3"),
+    "rank_all": Step("rank_landmarks", "classify_all", f"data.sources={{data}}/train/all.csv {TRIPLETS}"),
+    "rank": Step("rank_landmarks", "classify_clean", TRIPLETS),
     "rank_ap": Step(
         "rank_landmarks_ap", "classify_clean", "run.steps=40 run.batch=10 run.lr=1e-4 run.warmup=5 ranking_loss.bins=10"
+    ),
+    "detect": Step(
+        "detect_landmarks",
+        "classify_clean",
+        "run.steps=300 run.batch=8 run.lr=1e-3 run.optimizer=adamw run.warmup=20 "
+        "data.file={data}/train/cleaned/boxes.json data.side={side} "
+        "validation.file={data}/val/boxes.json validation.side={side} describer.extractor.size={side}",
+    ),
+    "rank_proposals": Step("rank_landmarks_proposals", "detect", TRIPLETS),
+    "rank_ap_proposals": Step(
+        "rank_landmarks_proposals",
+        "detect",
+        "run.steps=40 run.batch=10 run.lr=1e-4 run.warmup=5 run.optimizer=adamw run.weight_decay=1e-6 "
+        'ranking_loss={{"name":"average_precision","bins":10}} positives=3 negatives=0',
     ),
 }
 
@@ -134,23 +160,26 @@ def command(name: str, folder: Path, weights: Path, seed: int) -> list[str]:
     data = folder.absolute()
     start = weights if step.network is None else run_folder(folder, step.network, seed) / "model"
     settings = [f"run.seed={seed}", "run.workers=0", "run.validate_every=0", "run.checkpoint_every=20"]
-    settings += [f"validation.sources={data}/val/true.csv", *network(step, start)]
+    settings.append(f"describer.backbone={json.dumps(network(step.config, start))}")
+    if not step.config.startswith("detect"):
+        settings.append(f"validation.sources={data}/val/true.csv")
     if step.config.startswith("classify"):
         settings += [f"describer.extractor.size={SIDE}", f"data.side={SIDE}", f"validation.side={SIDE}"]
-    else:
+    elif step.config.startswith("rank"):
         settings += [f"data.sources={data}/train/cleaned/clean.csv", f"validation.side={SIDE}"]
         settings += RANKING.format(side=SIDE).split()
     return [step.config, *settings, *step.settings.format(data=data, side=SIDE).split()]
 
 
-def network(step: Step, start: Path) -> list[str]:
-    """The settings of the network of a step."""
-    return [f"describer.backbone={json.dumps(backbone(start))}"]
-
-
-def backbone(start: Path) -> Settings:
-    """The settings of the trunk."""
-    return {"name": "timm_net", "arch": ARCH, "weights": str(start)}
+def network(config: str, start: Path) -> Settings:
+    """The settings of the trunk of a step, with that of its proposals around it where it has some."""
+    trunk = {"name": "timm_net", "arch": ARCH, "weights": str(start)}
+    if config.startswith("detect"):
+        return {"name": "detector_trunk", "level": "trunk32", "detector": {**DETECTOR, "backbone": trunk}}
+    if config.endswith("proposals"):
+        detector = {**DETECTOR, "backbone": {**trunk, "weights": None}, "weights": str(start)}
+        return {"name": "detector_trunk", "level": "trunk32", "detector": detector}
+    return trunk
 
 
 def run_folder(folder: Path, name: str, seed: int, varied: Sequence[str] = ()) -> Path:
@@ -165,7 +194,7 @@ def describer(name: str, folder: Path, weights: Path, seed: int) -> PhotoEmbedde
         return embedder(load_model(run_folder(folder, name, seed) / "model"))
     start = weights if name == UNTRAINED else run_folder(folder, name, seed) / "model"
     config, *settings = command("rank", folder, weights, seed)
-    task = load_training_config(config, [*settings, f"describer.backbone={json.dumps(backbone(start))}"])["task"]
+    task = load_training_config(config, [*settings, f"describer.backbone={json.dumps(network(config, start))}"])["task"]
     model = build_model({"describer": task["describer"], "aggregator": {"name": "sum"}})
     return embedder(fit_parts(model, [str(folder / "train" / "cleaned" / "clean.csv")], workers=1))
 
@@ -189,7 +218,7 @@ def table(folder: Path, weights: Path, seeds: Sequence[int]) -> dict[str, object
     """Figures of all rows; those of an earlier call are read."""
     examples = FolderExamples(sources=folder / "test" / "true.csv", side=SIDE)
     rows: dict[str, object] = {}
-    for name in [UNTRAINED, *STEPS]:
+    for name in [UNTRAINED, *(step for step in STEPS if step != "detect")]:
         figures = []
         for seed in seeds if name in STEPS else seeds[:1]:
             file = run_folder(folder, name, seed) / "test.json"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from objemb.describers.base import DescriptionProgram, RowOfRegions
-from objemb.detectors.capabilities import PaddedBoxes
+from objemb.detectors.capabilities import NetworkDetector, NetworkInput, PaddedBoxes
 from objemb.extractors.base import ExtractionProgram, TracedFeatures
 from objemb.ops.grid import lengths
 from objemb.ops.rmac import summed_rows
@@ -47,16 +47,11 @@ class PooledProgram(DescriptionProgram):
                 f"pooling: expected one that can be exported, found {describer.pooling.registry_name}, "
                 f"{describer.pooling.not_exported}"
             )
-        if describer.shared_detector:
-            raise TypeError(
-                "regions: expected some with a detector of their own, or a grid, in an exported model, found "
-                f"{describer.regions.registry_name} on the map of the backbone; index with this one as it is, in "
-                "PyTorch"
-            )
         self.describer, self.row = describer, row
         self.regions = describer.regions.program(None if row is not None else max_detections)
         programs = [describer.extractor.program(describer.backbone, scale) for scale in describer.scales]
         self.extractions = cast(Sequence[ExtractionProgram], nn.ModuleList(programs))
+        self.shared = _Shared(describer) if describer.shared_detector else None
         self.max_detections = self.regions.max_detections if self.regions.detects else 0
         self.min_score = self.regions.min_score
         if row is None and self.regions.max_detections and not (self.regions.detects or self.sums):
@@ -67,13 +62,27 @@ class PooledProgram(DescriptionProgram):
 
     def photos(self, photos: Tensor) -> dict[str, Tensor]:
         """See :meth:`DescriptionProgram.photos`."""
-        found = self.regions(photos, self.extractions[0].grid(photos))
+        found, first = self._looked(photos, self.extractions[0])
         outputs = [detected(of_photo) if self.regions.detects else {} for of_photo in found]
         if self.row is not None or not self.regions.detects:
-            features = zip(*(extraction(photos) for extraction in self.extractions), strict=True)
+            first = self.extractions[0](photos) if first is None else first
+            features = zip(first, *(extraction(photos) for extraction in self.extractions[1:]), strict=True)
             for of_photo, boxes, maps in zip(outputs, found, features, strict=True):
                 of_photo["whole"] = self._row(photos, maps, boxes)
         return {name: torch.stack([one[name] for one in outputs]) for name in outputs[0]}
+
+    def _looked(
+        self, photos: Tensor, extraction: ExtractionProgram
+    ) -> tuple[list[PaddedBoxes], list[TracedFeatures] | None]:
+        """The regions of photos and, where they come from the detector on whose map they are pooled, the features of
+        the same pass."""
+        if self.shared is None:
+            return self.regions(photos, extraction.grid(photos)), None
+        pixels = self.shared.detection.normalised(extraction.pixels(photos))
+        maps = self.shared.detector.features(NetworkInput(pixels, []))
+        size = lengths((pixels.shape[2], pixels.shape[3]), photos).float()
+        found = self.regions.in_pass(photos, pixels, size, maps)
+        return found, extraction.of_maps(photos, maps[self.shared.level])
 
     def boxes(self, photo: Tensor, boxes: Tensor) -> Tensor:
         """See :meth:`DescriptionProgram.boxes`."""
@@ -99,6 +108,17 @@ class PooledProgram(DescriptionProgram):
         return vectors if whitening is None else whitening(vectors)
 
 
+class _Shared(nn.Module):
+    """The detector on whose map regions are pooled, and that map."""
+
+    def __init__(self, describer: PooledRegions) -> None:
+        super().__init__()
+        detector, level = describer.detector, describer.backbone.level
+        if not isinstance(detector, NetworkDetector) or level is None:
+            raise TypeError("shared_detector: expected a backbone that is a map of a network, found another")
+        self.detector, self.detection, self.level = detector, detector.program(), level
+
+
 class AttendedProgram(PooledProgram):
     """:class:`~objemb.describers.regional_attention.RegionalAttention`: scores are weights of attention."""
 
@@ -122,11 +142,12 @@ class SummedProgram(PooledProgram):
         """See :meth:`DescriptionProgram.photos`."""
         sums, outputs = list[Tensor](), dict[str, Tensor]()
         for extraction in self.extractions:
-            found = self.regions(photos, extraction.grid(photos))
+            found, features = self._looked(photos, extraction)
             if self.regions.detects and not sums:
                 each = [detected(of_photo) for of_photo in found]
                 outputs = {name: torch.stack([one[name] for one in each]) for name in each[0]}
-            rows = [self._sum(photos, *one) for one in zip(extraction(photos), found, strict=True)]
+            features = extraction(photos) if features is None else features
+            rows = [self._sum(photos, *one) for one in zip(features, found, strict=True)]
             sums.append(torch.cat(rows))
         return {**outputs, "whole": self._whitened(self.describer.fused(sums))}
 

@@ -54,14 +54,22 @@ class MapProgram(ExtractionProgram):
 
     def forward(self, photos: Tensor) -> list[TracedFeatures]:
         """See :meth:`ExtractionProgram.forward`."""
+        return self.of_maps(photos, self.backbone(self.pixels(photos)))
+
+    def pixels(self, photos: Tensor) -> Tensor:
+        """See :meth:`ExtractionProgram.pixels`."""
         height, width = photos.shape[1:3]
         shape = self._shape((height, width))
         grid = self.grid(photos)
         size, places = grid.size[None].double(), grid.shape[None].double()
         none = torch.zeros_like(size)
         resized = [resized_parts(photo, none, size, places, none, shape) for photo in photos.unbind()]
-        pixels = torch.cat(resized) / 255
-        return [_TracedMap(map_[None], grid, self.sampling) for map_ in self.backbone(pixels).unbind()]
+        return torch.cat(resized) / 255
+
+    def of_maps(self, photos: Tensor, maps: Tensor) -> list[TracedFeatures]:
+        """See :meth:`ExtractionProgram.of_maps`."""
+        grid = self.grid(photos)
+        return [_TracedMap(map_[None], grid, self.sampling) for map_ in maps.unbind()]
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, int]:
         """``(height, width)`` of the input of the network; see :meth:`objemb.extractors.map.Map`."""

@@ -104,6 +104,22 @@ class ExtractionProgram(nn.Module, ABC):
             photos: uint8 ``(B, H, W, 3)``, RGB.
         """
 
+    def pixels(self, photos: Tensor) -> Tensor:
+        """Photos as the input of the network, float ``(B, 3, h, w)``, RGB, 0 to 1.
+
+        Raises:
+            TypeError: The extractor does not take photos as a whole.
+        """
+        raise TypeError(NO_MAP)
+
+    def of_maps(self, photos: Tensor, maps: Tensor) -> list[TracedFeatures]:
+        """As :meth:`forward`, from the maps ``(B, C, h', w')`` of the photos.
+
+        Raises:
+            TypeError: As for :meth:`pixels`.
+        """
+        raise TypeError(NO_MAP)
+
 
 class Extractor(Plugin, ABC):
     """Brings the pixels of photos and boxes to the network.

@@ -84,14 +84,7 @@ class DetectorRegions(RegionProgram):
         return self.in_pass(photos, pixels, size, self.detector.features(NetworkInput(pixels, [])))
 
     def in_pass(self, photos: Tensor, pixels: Tensor, size: Tensor, maps: Mapping[str, Tensor]) -> list[PaddedBoxes]:
-        """As :meth:`forward`, where the detector has computed its maps already.
-
-        Args:
-            photos: As there.
-            pixels: Float ``(B, 3, h, w)``, the photos as the network took them.
-            size: Of the photos within it, float32 ``(2,)``.
-            maps: All maps of the detector, ``(B, C, h', w')`` each.
-        """
+        """See :meth:`RegionProgram.in_pass`."""
         extent = lengths((photos.shape[1], photos.shape[2]), photos)
         padded = (pixels.shape[2], pixels.shape[3])
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from torch import Tensor, nn
@@ -40,6 +40,20 @@ class RegionProgram(nn.Module, ABC):
         Returns:
             Per photo K boxes or fewer.
         """
+
+    def in_pass(self, photos: Tensor, pixels: Tensor, size: Tensor, maps: Mapping[str, Tensor]) -> list[PaddedBoxes]:
+        """As :meth:`forward`, where the detector has computed its maps already.
+
+        Args:
+            photos: As there.
+            pixels: float ``(B, 3, h, w)``, the photos as the detector took them.
+            size: Height and width of the photos within it, float32 ``(2,)``.
+            maps: All maps of the detector, ``(B, C, h', w')`` each.
+
+        Raises:
+            TypeError: The regions are not those of a detector.
+        """
+        raise TypeError(f"regions: expected boxes of a detector, found {type(self).__name__}")
 
 
 class RegionSource(nn.Module, Plugin, ABC):

@@ -72,6 +72,13 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
         pooled(regions={"name": "rpn_proposals", "detector": DETECTOR, "max_regions": 9}),
         {"name": "sum"},
     ),
+    "proposals of the same network": (
+        pooled(
+            regions={"name": "rpn_proposals", "max_regions": 9},
+            backbone={"name": "detector_trunk", "detector": DETECTOR},
+        ),
+        {"name": "sum"},
+    ),
     "crops": ({**CROPS, "regions": OBJECTS}, {"name": "keep"}),
     "crops of given boxes": (CROPS, {"name": "keep"}),
     "padded crops": (
@@ -106,6 +113,14 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
         },
         {"name": "keep"},
     ),
+    "network with its own proposals and sum": (
+        {
+            **{"name": "rmac_network", **LAST, "pooling": {"name": "max"}, "dim": 8},
+            **{"regions": {"name": "rpn_proposals", "max_regions": 5}, "output": "image", "scales": [1.0, 0.7]},
+            **{"backbone": {"name": "detector_trunk", "detector": DETECTOR}},
+        },
+        {"name": "sum"},
+    ),
     "codes": (
         {
             **{"name": "neural_codes", "regions": {"name": "whole_image"}},
@@ -115,7 +130,7 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
     ),
 }
 #: Those that are traced as well: each kind of part once.
-TRACED = ("r-mac", "proposals", "padded crops", "cells of a map")
+TRACED = ("r-mac", "proposals", "proposals of the same network", "padded crops", "cells of a map")
 SIZES = ((60, 80), (90, 31), (1, 70), (1, 1), (300, 220), (128, 128))
 
 

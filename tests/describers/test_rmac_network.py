@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor
 
 from objemb.aggregators.sum import Sum
+from objemb.backbones.detector_trunk import DetectorTrunk
 from objemb.checks import NotFittedError
 from objemb.describers.rmac_network import RmacNetwork
+from objemb.detectors.faster_rcnn import FasterRcnn
+from objemb.extractors.crop import Crop
 from objemb.extractors.map import Map
 from objemb.layers.whitening import Whitening
 from objemb.models import build_model, load_model
@@ -214,6 +218,72 @@ def test_the_projection_learns_from_what_is_summed_up(whole_image: bool) -> None
     maxima = torch.cat(seen.pool([found], model.pooling))
     wanted = [row / row.norm() for row in maxima][0 if whole_image else 1 :]
     torch.testing.assert_close(model.samples("projection", PHOTOS[:1]), torch.stack(wanted))
+
+
+def one_network(**arguments: Any) -> RmacNetwork:
+    trunk = DetectorTrunk(detector=tiny(proposals=40))
+    return network(
+        regions=RpnProposals(nms_iou=0.9, max_regions=6), backbone=trunk, extractor=Map(size=96), dim=4, **arguments
+    )
+
+
+def test_proposals_and_features_come_from_one_pass_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = one_network(output="image")
+    detector = model.detector
+    assert isinstance(detector, FasterRcnn)
+    assert detector is model.backbone.detector
+    assert not any(name.startswith("regions.") for name in model.state_dict()), "the network is saved once"
+    passes = []
+    trunk = detector.backbone.maps
+    monkeypatch.setattr(detector.backbone, "maps", lambda *a, **k: passes.append(len(a[0])) or trunk(*a, **k))
+    photos = [random_photo(64, 96), random_photo(64, 96, seed=1), random_photo(96, 64, seed=2)]
+    described = model.describe(photos)
+    assert passes == [2, 1], "one pass for each shape of input"
+    monkeypatch.undo()
+    for photo, found in zip(photos, described, strict=True):
+        (proposed,) = detector.propose([photo])  # its own size is that of the extractor here
+        summed = model.regions.select(proposed)
+        vectors = torch.cat([model.embedded(v) for v in model.features([photo]).pool([summed], model.pooling)])
+        torch.testing.assert_close(
+            torch.as_tensor(found.vectors), l2(vectors[1:].sum(dim=0, keepdim=True)), atol=1e-4, rtol=0
+        )
+    again = copy.deepcopy(model)
+    assert again.regions.detector is again.backbone.detector
+    assert model.limited(2).regions.detector is detector
+
+
+def test_one_network_at_several_scales_given_boxes_and_with_gradients() -> None:
+    model = one_network(output="image", scales=SCALES)
+    photo = random_photo(64, 96)
+    single = [one._outputs([photo], [None], 1.0) for one in (model.for_part((1, 1), (1, 1)),)]
+    parts = [model._outputs([photo], [None], scale) for scale in SCALES]
+    torch.testing.assert_close(single[0], parts[1])
+    torch.testing.assert_close(torch.as_tensor(model.describe([photo])[0].vectors), l2(sum(parts)), atol=1e-5, rtol=0)
+    box = Regions(torch.tensor([[8.0, 8, 60, 50]]), photo.size)
+    (given,) = model.describe([photo], [box])
+    assert given.vectors.shape == (1, 4)
+    model.requires_grad_(True)
+    model.embed_photos([photo], factor=1.0).sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert any(".body." in name for name in reached)
+    assert not any(".rpn." in name or ".fpn." in name for name in reached), "boxes have no gradients"
+
+
+def test_a_detector_to_share_has_to_be_there() -> None:
+    with pytest.raises(
+        ValueError, match=r"regions\.detector: expected a detector, or a backbone .* \(detector_trunk\)"
+    ):
+        network(regions=RpnProposals())
+    with pytest.raises(ValueError, match=r"found none with the backbone .* and the extractor crop"):
+        network(regions=RpnProposals(), backbone=DetectorTrunk(detector=tiny()), extractor=Crop(size=64))
+    with pytest.raises(
+        ValueError, match=r"regions\.detector: expected a network .*, or a describer that shares its own"
+    ):
+        RpnProposals().find(PHOTOS[:1])
+    with pytest.raises(TypeError, match=r"backbone: expected a map of a detector \(detector_trunk\)"):
+        Map(size=64).extract_in_passes(PHOTOS[:1], TinyBackbone())
+    with pytest.raises(TypeError, match="extractor: expected map, which takes a photo as a whole, found crop"):
+        Crop(size=64).extract_in_passes(PHOTOS[:1], TinyBackbone())
 
 
 def test_a_fresh_projection_says_what_to_do() -> None:

@@ -211,3 +211,18 @@ def test_parameters_of_all_parts_learn(detector: FasterRcnn) -> None:
     ]
     detector.zero_grad()
     assert not dead
+
+
+def test_losses_of_proposals_alone(detector: Rcnn) -> None:
+    batch = detector.preprocess(PHOTOS)
+    features = detector.features(batch)
+    torch.manual_seed(0)
+    everything = detector.losses(batch, features, TRUTH, PHOTOS)
+    torch.manual_seed(0)
+    alone = detector.proposal_losses(batch, features, TRUTH)
+    assert alone.keys() == {"loss_objectness", "loss_rpn_box_reg"}
+    for name, value in alone.items():
+        torch.testing.assert_close(value, everything[name])
+    foreign = [Regions(t.boxes, t.size, labels=torch.full((len(t),), 99)) for t in TRUTH]
+    torch.manual_seed(0)
+    torch.testing.assert_close(detector.proposal_losses(batch, features, foreign), alone)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from objemb.config import load_training_config
 from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.models import load_model
 from objemb.registry import build
 from objemb.training.data.base import Examples
@@ -202,3 +203,31 @@ def test_data_without_a_single_box_are_refused(part: str, tmp_path: Path) -> Non
     source = {"name": "coco", "file": str(tmp_path / "instances.json"), "class_agnostic": True}
     with pytest.raises(ValueError, match=f"{part}: expected photos with boxes, found no usable box in any of the 1"):
         task(detector={"num_classes": 1}, **{part: source})
+
+
+def test_proposals_are_trained_by_themselves_on_the_trunk_of_a_retrieval_network(tmp_path: Path) -> None:
+    describer = {
+        "name": "pooled_regions",
+        "regions": {"name": "rpn_proposals", "max_regions": 4},
+        "backbone": {"name": "detector_trunk", "detector": DETECTOR},
+        "extractor": {"name": "map", "size": 64},
+        "pooling": {"name": "max"},
+    }
+    learner: Detect = task(describer=describer, only_proposals=True, frozen="trunk16")  # type: ignore[assignment]
+    trained = {name for name, p in learner.detector.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".rpn." in f".{name}" or ".fpn." in f".{name}" for name in trained)
+    before = {k: v.clone() for k, v in learner.describer.state_dict().items()}
+    metrics = fit(learner, RunSettings(steps=2, batch=2, lr=1e-3, workers=0), tmp_path / "run", quiet=True)
+    assert metrics["last"].keys() == {"step", "recall@16", "recall@64"}
+    assert 0 <= metrics["last"]["recall@16"] <= metrics["last"]["recall@64"] <= 1
+    after = load_model(tmp_path / "run" / "model")
+    changed = {k for k, v in after.describer.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {f"backbone.detector.{name}" for name in trained}
+    settings = {**DETECTOR, "weights": str(tmp_path / "run" / "model")}
+    again = build(Detector, settings).state_dict()
+    assert all(torch.equal(v, after.describer.detector.state_dict()[k]) for k, v in again.items())
+    with pytest.raises(TypeError, match=r"detector: expected one whose proposals can be trained .* found faster_rcnn"):
+        NetworkDetector.proposal_losses(
+            learner.detector, learner.detector.normalised(torch.zeros(1, 3, 64, 64)), {}, []
+        )

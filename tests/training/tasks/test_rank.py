@@ -14,6 +14,7 @@ from objemb.models import load_model
 from objemb.structures import Regions
 from objemb.training.checkpoints import Checkpoints
 from objemb.training.data.base import Example
+from objemb.training.optimizer import parameters_below
 from objemb.training.runner import fit
 from objemb.training.task import build_task
 from objemb.training.tasks.rank import Rank
@@ -183,6 +184,51 @@ def test_regions_may_be_proposals_of_a_detector() -> None:
     loss.backward()
     assert learner.describer.backbone.network.conv1.weight.grad.any()
     assert all(p.grad is None for p in learner.describer.regions.parameters())
+
+
+def test_only_the_trunk_of_a_detector_is_trained() -> None:
+    detector = {
+        "name": "faster_rcnn",
+        "backbone": TASK["describer"]["backbone"],
+        **{"pyramid_strides": [4, 8, 16], "channels": 8, "box_width": 8, "min_size": 64, "max_size": 64},
+    }
+    own = describer(
+        regions={"name": "rpn_proposals", "max_regions": 4}, backbone={"name": "detector_trunk", "detector": detector}
+    )
+    learner = task(describer=own, chunk=3, validation=None)
+    (loss,) = learner.losses(rankable(learner, 2)).values()
+    loss.backward()
+    learned = {name for name, p in learner.named_parameters() if p.requires_grad}
+    assert learned == {name for name, p in learner.named_parameters() if p.grad is not None}
+    trunk = {f"describer.backbone.detector.{n}" for n in parameters_below(learner.describer.detector, "trunk16")}
+    assert learned == trunk | {"describer.projection.weight", "describer.projection.bias"}
+
+
+def test_each_photo_of_a_step_has_a_resolution_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = task(resolutions=[0.5, 1.0, 1.5], chunk=2)
+    photos = [learner.examples[n].photo for n in range(7)]
+    described: list[tuple[float, list[str]]] = []
+    embed = learner.describer.embed_photos
+
+    def recorded(some: Any, *, factor: float = 1.0) -> Tensor:
+        described.append((factor, [photo.id for photo in some]))
+        return embed(some, factor=factor)
+
+    monkeypatch.setattr(learner.describer, "embed_photos", recorded)
+    torch.manual_seed(1)
+    vectors = learner._embed(photos)
+    torch.manual_seed(1)
+    torch.testing.assert_close(learner._embed(photos), vectors, msg="the seed of a step decides")
+    monkeypatch.undo()
+    factors = {name: factor for factor, names in described for name in names}
+    assert len(factors) == 7
+    assert len(set(factors.values())) > 1
+    assert max(len(names) for _, names in described) == 2
+    expected = torch.cat([embed([photo], factor=factors[photo.id]) for photo in photos])
+    torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(vectors, embed(photos), atol=1e-3)
+    with pytest.raises(ValueError, match="resolutions"):
+        task(resolutions=[0.0])
 
 
 def test_activations_of_one_chunk_are_kept() -> None:
