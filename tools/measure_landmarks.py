@@ -214,14 +214,14 @@ def measure(of: PhotoEmbedder, examples: FolderExamples) -> dict[str, float]:
     return instance_retrieval(torch.cat(vectors), labels, torch.arange(len(examples)))
 
 
-def table(folder: Path, weights: Path, seeds: Sequence[int]) -> dict[str, object]:
-    """Figures of all rows; those of an earlier call are read."""
-    examples = FolderExamples(sources=folder / "test" / "true.csv", side=SIDE)
+def table(folder: Path, weights: Path, seeds: Sequence[int], steps: Sequence[str], split: str) -> dict[str, object]:
+    """Figures of a network without training and after some steps; those of an earlier call are read."""
+    examples = FolderExamples(sources=folder / split / "true.csv", side=SIDE)
     rows: dict[str, object] = {}
-    for name in [UNTRAINED, *(step for step in STEPS if step != "detect")]:
+    for name in [UNTRAINED, *(step for step in steps if step != "detect")]:
         figures = []
         for seed in seeds if name in STEPS else seeds[:1]:
-            file = run_folder(folder, name, seed) / "test.json"
+            file = run_folder(folder, name, seed) / f"{split}.json"
             if not file.is_file():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(measure(describer(name, folder, weights, seed), examples)))
@@ -247,6 +247,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     parser.add_argument("--seed", type=int, default=0, help="of the sets, or of a training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the table")
     parser.add_argument("--steps", nargs="+", choices=tuple(STEPS), default=list(STEPS))
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="of the table (default: test)")
     parser.add_argument("--vary", nargs="+", default=[], metavar="KEY=VALUE", help="settings to try in a step")
     args = parser.parse_args(argv)
     report: dict[str, object] = {}
@@ -257,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
         for step in args.steps:
             train(step, args.output, args.weights, args.seed, args.vary)
     else:
-        report = table(args.output, args.weights, args.seeds)
+        report = table(args.output, args.weights, args.seeds, args.steps, args.split)
         print(json.dumps(report, indent=1, ensure_ascii=False))
     return report
 
