@@ -1,4 +1,4 @@
-"""tools/measure_cleaning.py and tools/measure_proposals.py on a few small photos."""
+"""tools/measure_cleaning.py, measure_proposals.py and measure_landmarks.py on a few small photos."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from objemb.config import load_config
+from objemb.config import load_config, load_training_config
 from objemb.models import build_model
+from objemb.training.data.coco import CocoExamples
+from objemb.training.data.folder import FolderExamples
 from tests.datasets.cleaning.collected import pattern
+from tools import measure_landmarks
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -59,3 +62,49 @@ def test_recall_of_proposals_and_grids(tmp_path: Path) -> None:
     build_model(load_config("mean", [f"backbone={network}", "extractor.size=64"])).save(tmp_path / "plain")
     with pytest.raises(ValueError, match=r"MODEL: expected a model with a detector, found .*plain, which has none"):
         main([str(tmp_path / "plain"), "--boxes", str(tmp_path / "boxes.json")])
+
+
+def test_sets_of_landmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    (tmp_path / "photos").mkdir()
+    for number in range(20):
+        Image.fromarray(pattern(number, 120, 80)).save(tmp_path / "photos" / f"{number}.png")
+    monkeypatch.setattr(measure_landmarks, "SPLITS", {"train": (2, 6, 0.4), "val": (1, 4, 0.3), "test": (1, 10, 0.3)})
+    out = tmp_path / "out"
+    measure_landmarks.main(["data", "--photos", str(tmp_path / "photos"), "-o", str(out)])
+    assert (out / "train" / "cleaned" / "clean.csv").is_file()
+    test = FolderExamples(sources=out / "test" / "true.csv")
+    counts = sorted(torch.bincount(torch.cat([test.identities(n) for n in range(len(test))])).tolist())
+    assert counts == [1, 1, 1, 2, 5], "photos of noise, of the second view and of the façade"
+    assert len(FolderExamples(sources=out / "train" / "all.csv").instances) == 2
+    boxes = CocoExamples(file=out / "test" / "boxes.json")
+    assert (len(boxes), boxes.box_count()) == (7, 7)
+
+
+def test_the_steps_of_landmarks_are_configs_of_training(tmp_path: Path) -> None:
+    for name, step in measure_landmarks.STEPS.items():
+        assert step.network is None or step.network in measure_landmarks.STEPS
+        config, *settings = measure_landmarks.command(name, tmp_path, Path("weights.pth"), 3)
+        resolved = load_training_config(config, settings)
+        assert resolved["run"]["seed"] == 3
+        before = "weights.pth" if step.network is None else str(tmp_path / "runs" / "seed3" / step.network / "model")
+        assert before in json.dumps(resolved["task"])
+
+
+def test_the_table_of_landmarks_has_mean_and_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pictures = tmp_path / "test"
+    write_pictures.mkdir()
+    Image.fromarray(pattern(0, 20, 20)).save(write_pictures / "a.png")
+    (write_pictures / "true.csv").write_text(f"path,instance\n{write_pictures / 'a.png'},x\n")
+    for seed, values in enumerate([(0.5, 0.6), (0.54, 0.6)]):
+        for name in ("untrained", "rank"):
+            folder = tmp_path / "runs" / f"seed{seed}" / name
+            folder.mkdir(parents=True)
+            (folder / "test.json").write_text(json.dumps({"mAP": values[0], "P@1": values[1], "queries": 4}))
+    command = ["table", "-o", str(tmp_path), "--weights", "none", "--seeds", "0", "1", "--steps", "rank", "detect"]
+    report = measure_landmarks.main(command)
+    assert report["rows"] == {
+        "untrained": {"mAP": "50.0", "P@1": "60.0"},
+        "rank": {"mAP": "52.0 ± 2.8", "P@1": "60.0 ± 0.0"},
+    }
+    assert json.loads(capsys.readouterr().out)["photos"] == 1
