@@ -37,7 +37,7 @@ types: install
 	$(BIN)/mypy
 
 unit: install
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test: lint types unit
 
@@ -47,7 +47,7 @@ test-floor: unit
 	$(PYTHON) tools/floor.py > $(FLOOR)/constraints.txt
 	$(FLOOR)/bin/python -m pip install --quiet --upgrade "pip>=25"
 	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/constraints.txt --editable ".[all]" pytest pytest-xdist "setuptools>=77"
-	$(FLOOR)/bin/python -m pytest -n $(JOBS)
+	$(FLOOR)/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 benchmark: install
 	$(BIN)/python tools/benchmark.py -o benchmark.json

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -181,6 +182,7 @@ def test_without_a_network_the_error_says_so(folder: Path, tmp_path: Path, monke
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_tests")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between two tries to reach it
     with pytest.raises(ObjembError, match=f"^{NAME}: expected a repository within reach on {endpoint}, found"):
         objemb.load(NAME)
     with pytest.raises(ObjembError, match=f"^{NAME}: expected a repository within reach on {endpoint}, found"):
