@@ -42,14 +42,15 @@ def best_scores(database: ImageRows, rows: Float32Array) -> Float32Array:
 
 
 def named_rows(database: ImageRows, names: list[str], kept: BoolArray) -> Int64Array:
-    """The row of each kept item that is most similar to a row of other kept items of the same name, where there are
-    any; a row without others is taken as it is."""
+    """The row of each kept item with a name that is most similar to a row of other kept items of that name, where there
+    are any; a row without others is taken as it is."""
     rows = [np.flatnonzero(database.items == item) for item in range(len(names))]
     of_name: dict[str, list[int]] = {}
-    for item in np.flatnonzero(kept).tolist():
+    named = [item for item in np.flatnonzero(kept).tolist() if names[item]]
+    for item in named:
         of_name.setdefault(names[item], []).append(item)
     picked = []
-    for item in np.flatnonzero(kept).tolist():
+    for item in named:
         mine = rows[item]
         others = [other for other in of_name[names[item]][: COMPARED + 1] if other != item]
         if len(mine) > 1 and others:
@@ -93,7 +94,7 @@ def table(task: RetrievalTask, database: ImageRows, queries: ImageRows, column: 
     has = np.zeros((len(shown), len(names)), np.int64)
     for item, mine in enumerate(shown):
         has[item, [names[name] for name in mine]] = 1
-    first_names = [entry.instances[0] for entry in task.database] if column else []
+    first_names = [entry.instances[0] if entry.instances else "" for entry in task.database] if column else []
     named = np.array(first_names)
     shared = named[:, None] == named if column else has @ has.T > 0
     np.fill_diagonal(shared, True)
@@ -123,7 +124,7 @@ def table(task: RetrievalTask, database: ImageRows, queries: ImageRows, column: 
         objects.append(np.any(found, axis=0) if found else np.zeros(len(ASKED), bool))
     shares = zip(np.mean(alarms, axis=0), np.mean(objects, axis=0), np.mean(misses, axis=0), strict=True)
     return [
-        f"{images} photos or boxes, {len(objects)} objects, {len(alarms)} absent and {len(misses)} present queries; "
+        f"{images} photos or boxes, {len(database.items) / images:.1f} rows each, {len(objects)} objects, {len(alarms)} absent and {len(misses)} present queries; "
         f"not first of present queries: {np.mean(first):.3f}",
         "| asked | false alarms | objects with any | misses |",
         "|---|---|---|---|",
