@@ -124,7 +124,8 @@ def table(task: RetrievalTask, database: ImageRows, queries: ImageRows, column: 
         objects.append(np.any(found, axis=0) if found else np.zeros(len(ASKED), bool))
     shares = zip(np.mean(alarms, axis=0), np.mean(objects, axis=0), np.mean(misses, axis=0), strict=True)
     return [
-        f"{images} photos or boxes, {len(database.items) / images:.1f} rows each, {len(objects)} objects, {len(alarms)} absent and {len(misses)} present queries; "
+        f"{images} photos or boxes, {len(database.items) / images:.1f} rows each, {len(objects)} objects, "
+        f"{len(alarms)} absent and {len(misses)} present queries; "
         f"not first of present queries: {np.mean(first):.3f}",
         "| asked | false alarms | objects with any | misses |",
         "|---|---|---|---|",
