@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from objemb.cli.app import app
+from objemb.index.storage.calibration import Calibration
+from objemb.index.store import Index
+from objemb.ops.upper_tail import UpperTail
 from objemb.search.opening import open_retrieval
-from tests.serve.conftest import COUNT, Served, encoded, picture
+from objemb.serve.service import Options
+from tests.serve.conftest import COUNT, Served, encoded, picture, serving
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> bytes:
@@ -49,6 +54,41 @@ def test_answers_are_those_of_the_command_line_byte_for_byte(
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert answer.content == printed(monkeypatch, photos / "shelf", shared_index, "1.png", *options)
+
+
+def test_expected_false_photos_are_those_of_the_command_line(
+    index: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail = UpperTail(0.5, 0.25, 0.05, -0.1, (-1.0, 0.5))
+    Index.open(index).set_calibration(Calibration(tail, 200, 100, COUNT, COUNT, {"instance": "label", "queries": 200}))
+    photo, box = (photos / "shelf" / "1.png").read_bytes(), [[10, 20, 60, 80]]
+    with serving(index, Options(decoders=1)) as running:
+        assert running.client.get("/v1/info").json()["index"]["calibrated"] is True
+        kept: dict[float | None, list[Any]] = {}
+        for most in (None, 100.0, 0.05):
+            query = {"boxes": box} if most is None else {"boxes": box, "at_most_false": most}
+            answer = running.search(photo, json.dumps(query))
+            options = ["--box", "10,20,60,80", *([] if most is None else ["--at-most-false", str(most)])]
+            assert answer.content == printed(monkeypatch, photos / "shelf", index, "1.png", *options)
+            kept[most] = answer.json()["hits"]
+        scores = [hit["score"] for hit in kept[None]]
+        # one query row; COUNT images, as many as at the time of the calibration; at least 1 of 200 rows
+        reached = [min(max(tail.exceeded(score), 1 / 200), 1 - 1 / 200) for score in scores]
+        assert [hit["p_false"] for hit in kept[None]] == pytest.approx([-math.log1p(-p) for p in reached])
+        assert kept[100.0] == kept[None]
+        assert kept[0.05] == [hit for hit in kept[None] if hit["p_false"] <= 0.05]
+        assert 0 < len(kept[0.05]) < COUNT
+        too_small = running.search(photo, json.dumps({"boxes": box, "at_most_false": 1e-9}))
+        assert too_small.status_code == 422
+        assert "the fewest that a calibration with 200 boxes can estimate" in too_small.json()["expected"]
+        mean = {"boxes": box, "at_most_false": 1, "like": [{"image": "0.png"}], "combine": "mean"}
+        assert "the combiner 'best'" in running.search(photo, json.dumps(mean)).json()["expected"]
+
+
+def test_an_index_without_calibration_expects_none(served: Served) -> None:
+    answer = served.search(encoded(picture(0)), '{"at_most_false": 1}')
+    assert (answer.status_code, answer.json()["found"]) == (422, "one without")
+    assert {hit["p_false"] for hit in served.search(encoded(picture(0))).json()["hits"]} == {None}
 
 
 def test_views_and_counter_examples(
@@ -209,7 +249,7 @@ def test_unknown_paths_and_methods(served: Served) -> None:
 
 def test_states(served: Served) -> None:
     assert served.client.get("/healthz").json() == {"status": "ok"}
-    assert served.client.get("/readyz").json() == {"status": "ok"}
+    assert served.client.get("/readyz").json() == {"status": "ok", "index": "newest"}
     served.search(encoded(picture(0)))
     lines = dict(line.rsplit(" ", 1) for line in served.client.get("/metrics").text.splitlines() if line[0] != "#")
     assert float(lines["objemb_index_images"]) == COUNT
