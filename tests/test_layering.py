@@ -70,6 +70,7 @@ FOREIGN = {
     "onnx": {"export/quantize.py", "export/writers.py"},
     "onnxscript": {"export/writers.py"},
     "yaml": {"config.py"},
+    "fsspec": {"images/object_stores.py"},
     "ray": {"search/executors/ray.py"},
     "fastapi": {"serve/_app.py"},
     "starlette": {"serve/_app.py"},

@@ -21,7 +21,7 @@ from objemb.cli.options import (
     Json,
     MaxPixels,
     MaxRegions,
-    Photos,
+    PhotosOrAddresses,
     Precision,
     Runtime,
     Threads,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @guarded
 def index(
-    photos: Photos,
+    photos: PhotosOrAddresses,
     *,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="INDEX", help="The index folder; created if it does not exist.")

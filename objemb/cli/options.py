@@ -43,6 +43,14 @@ Photos = Annotated[
         help="Folders, images, list files, CSV or Parquet files with a path column, COCO files, evaluation sets.",
     ),
 ]
+PhotosOrAddresses = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PHOTOS...",
+        help="Folders, images, list files, CSV or Parquet files with a path column, COCO files, evaluation sets; also "
+        "in an object store, such as s3://bucket/shelf.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 #: Equal to :data:`objemb.devices.PRECISIONS`, which is not imported here.
 PRECISION_NAMES = ("auto", "fp32", "bf16", "fp16")

@@ -113,7 +113,7 @@ def read_photo(
     if id is None:
         id = "image" if isinstance(source, bytes) else printable(Path(source).as_posix())
     try:
-        data = source if isinstance(source, bytes) else _file_bytes(source, _most_bytes(max_pixels))
+        data = source if isinstance(source, bytes) else _file_bytes(source, most_bytes(max_pixels))
         pixels, size, orientation = _decode(data, side, part, max_pixels, admit)
     except _Refusal as refusal:
         raise UnreadableImageError(str(refusal), id) from refusal.__cause__
@@ -128,7 +128,7 @@ def photo_bytes(path: str | Path, *, id: str, max_pixels: int = MAX_PIXELS) -> b
         UnreadableImageError: The file cannot be read, or has more bytes than a photo of ``max_pixels`` can need.
     """
     try:
-        return _file_bytes(path, _most_bytes(max_pixels))
+        return _file_bytes(path, most_bytes(max_pixels))
     except _Refusal as refusal:
         raise UnreadableImageError(str(refusal), id) from refusal.__cause__
 
@@ -137,7 +137,8 @@ class _Refusal(Exception):
     """Carries a reason to :func:`read_photo`, which adds the name."""
 
 
-def _most_bytes(max_pixels: int) -> int:
+def most_bytes(max_pixels: int) -> int:
+    """Bytes that a file of an image within the pixel limit may have."""
     return BYTES_PER_PIXEL * max_pixels + BYTES_BESIDE_PIXELS
 
 

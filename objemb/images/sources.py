@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from objemb import checks
 from objemb.images.kinds import may_be_photo, named_as_image
 from objemb.images.names import find_spelled, is_address, printable
+from objemb.images.object_stores import fetched, find_object, in_object_store, joined, key_of, list_objects
 from objemb.images.photo_lists import READERS, ListedPhoto
 from objemb.structures import Scalar
 
@@ -38,17 +39,27 @@ class ImageRef:
 
     Attributes:
         id: Its id in an index: valid UTF-8, the same in every run, unique among the images of the same sources.
-        path: Path of its file.
+        path: Path of its file; of a photo in an object store, bucket and key.
         metadata: Metadata from its source, by column.
+        address: Its address in an object store, such as ``s3://bucket/shelf/1.jpg``; empty for a file.
+        version: What changes with an object, if its source has told it, see
+            :class:`objemb.images.object_stores.StoredObject`.
     """
 
     id: str
     path: Path
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    address: str = ""
+    version: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its address or its path, for messages."""
+        return printable(self.address or str(self.path))
 
     def to_json(self) -> dict[str, object]:
         """``{"id", "path", "metadata"}``."""
-        return {"id": self.id, "path": printable(str(self.path)), "metadata": dict(self.metadata)}
+        return {"id": self.id, "path": self.place, "metadata": dict(self.metadata)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,9 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
       or an evaluation set: its images and queries). Its paths are relative to its own folder; COCO images may also be
       in the folder ``images`` beside it. If a file does not exist, other spellings of its name are tried, see
       :func:`objemb.images.names.spellings`;
-    - any other file: a single image.
+    - any other file: a single image;
+    - the address of an object store, such as ``s3://bucket/shelf``: a folder, list or image there (links and contents
+      of files without an image's suffix are not looked at). A list, wherever it is, may name addresses as well.
 
     The id of an image is its path relative to the folder (or to the folder of the list; the absolute path if it is
     elsewhere and given as such; the name of a single image), with ``/`` as separator. Tables may define it in the
@@ -100,8 +113,9 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
         ValueError: A source does not exist, or a list cannot be read or contains no photo. Raised by the call itself,
             before the first image.
     """
-    given = [Path(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
-    missing = [str(s) for s in given if not os.path.exists(s)]
+    named = [sources] if isinstance(sources, str | Path) else sources
+    given = [s if isinstance(s, str) and in_object_store(s) else Path(s) for s in named]
+    missing = [str(s) for s in given if not (os.path.exists(s) if isinstance(s, Path) else find_object(s))]
     if missing:
         raise ValueError(
             f"sources: expected folders, images or lists that exist, found none at {checks.listed(missing)}"
@@ -111,7 +125,8 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Iterator[ImageRef
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An image before its id is final. ``real`` is its path without links; ``named`` is true if a table gave the id."""
+    """An image before its id is final. ``real`` is its path without links, or its address; ``named`` is true if a table
+    gave the id."""
 
     id: str
     path: Path
@@ -119,9 +134,13 @@ class _Candidate:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     named: bool = False
     problem: str = ""
+    address: str = ""
+    version: str = ""
 
 
-def _open_source(source: Path) -> Iterator[_Candidate]:
+def _open_source(source: Path | str) -> Iterator[_Candidate]:
+    if isinstance(source, str):
+        return _open_address(source)
     if source.is_dir():
         return _walk(source)
     if reader := READERS.get(source.suffix.lower()):
@@ -129,12 +148,41 @@ def _open_source(source: Path) -> Iterator[_Candidate]:
     return iter([_Candidate(source.name, source, os.path.realpath(source))])
 
 
-def _opened_list(source: Path, reader: Callable[[Path], Iterator[ListedPhoto]]) -> Iterator[_Candidate]:
-    """Images of a list, which is read up to the first image at once."""
+def _open_address(address: str) -> Iterator[_Candidate]:
+    """Images at an address that exists in an object store."""
+    entry = find_object(address)
+    if entry is None or entry.folder:
+        return _walk_address(address, "")
+    key = PurePosixPath(key_of(address))
+    if reader := READERS.get(key.suffix.lower()):
+        with fetched(address) as file:  # read to its end, since the copy is removed
+            candidates = list(_opened_list(file, reader, address.rpartition("/")[0]))
+        return iter(candidates)
+    return iter([_Candidate(key.name, Path(key), address, address=address, version=entry.version)])
+
+
+def _walk_address(root: str, inside: str) -> Iterator[_Candidate]:
+    """Images under an address of an object store, depth first, by name."""
+    for entry in list_objects(joined(root, inside)):
+        if entry.name.startswith(".") or (entry.folder and entry.name.lower() in LEFT_OUT):
+            continue
+        id = inside + entry.name
+        if entry.folder:
+            yield from _walk_address(root, id + "/")
+        elif named_as_image(entry.name):
+            address = joined(root, id)
+            yield _Candidate(id, Path(key_of(address)), address, address=address, version=entry.version)
+
+
+def _opened_list(
+    source: Path, reader: Callable[[Path], Iterator[ListedPhoto]], folder: str = ""
+) -> Iterator[_Candidate]:
+    """Images of a list, which is read up to the first image at once; ``folder`` is the address of its folder, if it is
+    one of an object store."""
     first: list[_Candidate] = []
     try:
         with open(source, "rb"):
-            candidates = _listed(source, reader(source))
+            candidates = _listed(source, reader(source), folder)
         for candidate in candidates:
             first.append(candidate)
             if not candidate.problem:
@@ -145,8 +193,11 @@ def _opened_list(source: Path, reader: Callable[[Path], Iterator[ListedPhoto]]) 
     raise ValueError(f"{source}: expected a list of at least one photo, found none{why}")
 
 
-def _source_name(source: Path) -> str:
+def _source_name(source: Path | str) -> str:
     """Prefix for an id that is already used: the name of the folder, or of the list without its suffix."""
+    if isinstance(source, str):
+        key = PurePosixPath(key_of(source))
+        return key.stem if key.suffix.lower() in READERS else key.name
     full = Path(os.path.abspath(source))
     if full.is_dir():
         return full.name
@@ -161,7 +212,8 @@ def _each_once(sources: Iterable[tuple[str, Iterator[_Candidate]]]) -> Iterator[
         named: set[bytes] = set()
         said: set[bytes] = set()
         for image in candidates:
-            id, path, file = printable(image.id), printable(str(image.path)), _digest(image.real)
+            id, path = printable(image.id), printable(image.address or str(image.path))
+            file = _digest(image.real)
             if image.problem:
                 yield SkippedImage(id, path, image.problem)
                 continue
@@ -182,7 +234,8 @@ def _each_once(sources: Iterable[tuple[str, Iterator[_Candidate]]]) -> Iterator[
                 named.add(_digest(id))
             if row is not None:
                 said.add(row)
-            yield ImageRef(_free_id(id, printable(source), ids), image.path, image.metadata)
+            free = _free_id(id, printable(source), ids)
+            yield ImageRef(free, image.path, image.metadata, image.address, image.version)
 
 
 def _row_digest(image: _Candidate) -> bytes | None:
@@ -269,12 +322,19 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Candidate]:
-    """Images of a list; relative paths are relative to its folder."""
+def _listed(source: Path, entries: Iterator[ListedPhoto], folder: str) -> Iterator[_Candidate]:
+    """Images of a list; relative paths are relative to its folder, which may be an address of an object store."""
     for entry in entries:
         problem = entry.problem or _not_a_path(entry.path)
         if problem:
             yield _Candidate(f"{source.name}:{entry.line}", source, problem=problem)
+            continue
+        if folder or in_object_store(entry.path):
+            address = joined(folder, entry.path.strip())
+            key = key_of(address)
+            own = key_of(folder) + "/"
+            id = entry.id or (key[len(own) :] if folder and key.startswith(own) else key)
+            yield _Candidate(id, Path(key), address, entry.metadata, bool(entry.id), address=address)
             continue
         inside, spelled = find_spelled(source.parent, entry.path, entry.inside)
         path = source.parent / inside
@@ -287,7 +347,8 @@ def _listed(source: Path, entries: Iterator[ListedPhoto]) -> Iterator[_Candidate
 
 
 def _not_a_path(text: str) -> str:
-    return "expected a path, found an address: photos are not fetched" if is_address(text) else ""
+    readable = not is_address(text) or in_object_store(text.strip())
+    return "" if readable else "expected a path, found an address: photos are not fetched"
 
 
 def _id_from(path: str, folder: Path) -> str:

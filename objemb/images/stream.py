@@ -11,7 +11,7 @@ from threading import Condition
 
 from objemb import checks
 from objemb.images.decode import MAX_PIXELS, UnreadableImageError, read_photo
-from objemb.images.names import printable
+from objemb.images.object_stores import object_bytes
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.structures import Photo
 
@@ -154,8 +154,9 @@ def _read(ref: Source, *, side: int | None, max_pixels: int, admit: Callable[[in
     if not isinstance(ref, ImageRef):
         return ref
     try:
-        return read_photo(ref.path, id=ref.id, metadata=ref.metadata, side=side, max_pixels=max_pixels, admit=admit)
+        source = object_bytes(ref.address, id=ref.id, max_pixels=max_pixels) if ref.address else ref.path
+        return read_photo(source, id=ref.id, metadata=ref.metadata, side=side, max_pixels=max_pixels, admit=admit)
     except UnreadableImageError as error:
-        return SkippedImage(ref.id, printable(str(ref.path)), error.reason)
+        return SkippedImage(ref.id, ref.place, error.reason)
     except MemoryError:
-        return SkippedImage(ref.id, printable(str(ref.path)), "cannot be read: not enough memory")
+        return SkippedImage(ref.id, ref.place, "cannot be read: not enough memory")

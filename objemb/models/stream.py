@@ -137,7 +137,7 @@ def _remember(
     """Record the path of each image while it is processed, for the report if it cannot be described."""
     for ref in refs:
         if not isinstance(ref, Photo):
-            paths[ref.id] = str(ref.path)
+            paths[ref.id] = ref.place if isinstance(ref, ImageRef) else ref.path
         yield ref
 
 

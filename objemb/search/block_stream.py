@@ -12,7 +12,6 @@ from pathlib import Path
 
 from objemb.checks import ObjembError
 from objemb.disk import replacing_folder
-from objemb.images.names import printable
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.index.storage.schema import RowSchema
 from objemb.index.store import Index
@@ -209,7 +208,7 @@ class BlockStream:
         single = [task.photos[0] for task in lost if skip and len(task.photos) == 1]
         for photo in single:
             reason = "the processes that described it died: it crashes a library, or takes too much memory"
-            self.on_skip(SkippedImage(photo.id, printable(str(photo.path)), reason))
+            self.on_skip(SkippedImage(photo.id, photo.place, reason))
         halves = [half for task in lost if task.photos[0] not in single for half in task.halves(self._made_by)]
         return [Task.of((), {}, self._made_by), *halves] if halves else []
 

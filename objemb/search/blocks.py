@@ -80,7 +80,7 @@ class Task:
             made_by: What determines the rows besides the photos: the fingerprint of the model, its settings.
         """
         some = tuple(photos)
-        named = [[one.id, str(one.path), dict(one.metadata), stamps[one.id]] for one in some]
+        named = [[one.id, one.address or str(one.path), dict(one.metadata), stamps[one.id]] for one in some]
         content = json.dumps([made_by, named], sort_keys=True).encode()
         name = hashlib.blake2b(content, digest_size=16).hexdigest()
         return Task(name, some, {one.id: stamps[one.id] for one in some})
@@ -94,14 +94,16 @@ class Task:
 
     def to_bytes(self) -> bytes:
         """JSON, in ASCII: names that are not UTF-8 contain lone surrogates."""
-        photos = [{"id": p.id, "path": str(p.path), "metadata": dict(p.metadata)} for p in self.photos]
+        photos = [
+            {"id": p.id, "path": str(p.path), "metadata": dict(p.metadata), "address": p.address} for p in self.photos
+        ]
         return json.dumps({"name": self.name, "photos": photos, "stamps": dict(self.stamps)}).encode()
 
     @staticmethod
     def from_bytes(content: bytes) -> Task:
         """The task from :meth:`to_bytes`."""
         data = json.loads(content)
-        photos = tuple(ImageRef(p["id"], Path(p["path"]), p["metadata"]) for p in data["photos"])
+        photos = tuple(ImageRef(p["id"], Path(p["path"]), p["metadata"], p["address"]) for p in data["photos"])
         return Task(data["name"], photos, data["stamps"])
 
 

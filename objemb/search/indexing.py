@@ -8,14 +8,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from objemb.checks import ObjembError
 from objemb.detectors.base import Detector
 from objemb.disk import file_sha256
 from objemb.images.decode import MAX_PIXELS
-from objemb.images.names import printable
+from objemb.images.object_stores import versions_of
 from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
@@ -27,6 +28,8 @@ from objemb.structures import Described, Scalar
 
 #: Seconds between publications, the most work that a killed run loses.
 COMMIT_SECONDS = 30.0
+#: Photos that are looked up at a time, before those to be described are chosen.
+VERSIONS_AT_ONCE = 256
 #: The largest maximum of boxes per photo that is recognised in a stamp.
 MAX_REGIONS = 200
 
@@ -49,7 +52,7 @@ class Job:
     Attributes:
         index: The index, made with the same model.
         model: The model that describes the photos.
-        sources: Folders, list files, tables, COCO files, images.
+        sources: Folders, list files, tables, COCO files, images, addresses of object stores.
         boxes: Source of boxes, None for the model's own regions.
         boxes_file: The file of ``boxes``; if it changes, photos are described again.
         max_regions: Maximum number of boxes per photo.
@@ -66,7 +69,7 @@ class Job:
 
     index: Index
     model: EmbeddingModel
-    sources: Sequence[Path]
+    sources: Sequence[Path | str]
     boxes: Detector | None = None
     boxes_file: Path | None = None
     max_regions: int | None = None
@@ -163,7 +166,7 @@ class Job:
     ) -> Iterator[ImageRef | SkippedImage]:
         """New and changed images; records the stamp of each in ``stamps``."""
         regions = self._regions_stamp()
-        for image in find_images(self.sources):
+        for image in _with_versions(find_images(self.sources)):
             if isinstance(image, SkippedImage):
                 yield image
                 continue
@@ -173,9 +176,9 @@ class Job:
                 report.unchanged += 1
                 self.on_step(1)
                 continue
-            if taken := _still_another_photo(before, image.path):
+            if taken := None if image.address else _still_another_photo(before, image.path):
                 reason = f"its id belongs to {taken}, indexed before; index both in one command to keep them apart"
-                yield SkippedImage(image.id, printable(str(image.path)), reason)
+                yield SkippedImage(image.id, image.place, reason)
                 continue
             stamps[image.id] = stamp
             yield image
@@ -292,7 +295,20 @@ def indexed_photo(stamp: str | None) -> Path | None:
 def _stamp(ref: ImageRef, regions: str) -> str:
     """The stamp of an image that was found with some metadata, described with some settings of its regions."""
     extra = _extra(regions, json.dumps(dict(ref.metadata), sort_keys=True))
+    if ref.address:
+        return json.dumps({"address": ref.address, "version": ref.version, "extra": extra})
     return stamp_of_file(ref.path, extra)
+
+
+def _with_versions(images: Iterable[ImageRef | SkippedImage]) -> Iterator[ImageRef | SkippedImage]:
+    """Images with the versions of those that a list names in object stores, which are asked many at a time."""
+    found = iter(images)
+    while some := list(islice(found, VERSIONS_AT_ONCE)):
+        asked = [one.address for one in some if isinstance(one, ImageRef) and one.address and not one.version]
+        versions = dict(zip(asked, versions_of(asked), strict=True)) if asked else {}
+        for one in some:
+            known = isinstance(one, ImageRef) and one.address in versions
+            yield replace(one, version=versions[one.address]) if known and isinstance(one, ImageRef) else one
 
 
 def stamp_of_file(path: Path, extra: str = "") -> str:

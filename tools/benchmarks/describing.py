@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -91,7 +91,8 @@ def measure(way: str, folder: Path, count: int) -> tuple[dict[str, Any], Index]:
     index = Index.create(path, schema=row_schema(model), fingerprint=model.fingerprint)
     name, _, number = way.partition("=")
     seen: list[float] = []
-    publish, kills = BlockFolder.publish, []
+    publish = BlockFolder.publish
+    kills: list[Any] = []
 
     def timed(self: BlockFolder, block: Block) -> None:
         publish(self, block)
@@ -132,15 +133,15 @@ def place(name: str, number: int) -> Iterator[tuple[Executor, Any]]:
     import ray
     from ray.cluster_utils import Cluster
 
-    size = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    size: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
     try:
         others = [cluster.add_node(**size) for _ in range(number - 1)]
-        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         yield Ray(), lambda: cluster.remove_node(others[0], allow_graceful=False)
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]  # of Ray
         shutil.rmtree(os.environ.pop("RAY_TMPDIR"), ignore_errors=True)
 
 
@@ -153,4 +154,4 @@ def least_cosine(one: Index, other: Index) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
