@@ -50,6 +50,9 @@ SERVING = {f"serve/_{name}.py" for name in ("app", "bodies", "server")}
 SUBCLASSING = {*DETECTRON2, LIGHTNING, *SERVING}
 FOREIGN = {
     "faiss": {"ops/faiss.py"},
+    "psycopg": {"index/stores/postgresql.py"},
+    "lancedb": {"index/stores/lance.py"},
+    "qdrant_client": {"index/stores/qdrant.py"},
     "numba": {"ops/numba.py"},
     "timm": {"backbones/timm_net.py"},
     "transformers": {"detectors/_transformers.py"},

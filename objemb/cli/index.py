@@ -34,7 +34,7 @@ from objemb.cli.skipped import SkippedList, beside
 
 if TYPE_CHECKING:
     from objemb.detectors.stored_boxes import StoredBoxes
-    from objemb.index.store import Index
+    from objemb.index.collection import ImageCollection
     from objemb.models.base import EmbeddingModel
     from objemb.search.indexing import Report
 
@@ -44,7 +44,14 @@ def index(
     photos: PhotosOrAddresses,
     *,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="INDEX", help="The index folder; created if it does not exist.")
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="INDEX",
+            help="The index: a folder, or an address such as postgresql://host/db?table=shop; created if it does not "
+            "exist.",
+        ),
     ],
     model: Annotated[Path, typer.Option(help="A model folder.")],
     boxes: Boxes = None,
@@ -88,6 +95,7 @@ def index(
     file could be used. If a run is killed, the same command resumes where it stopped.
     """
     from objemb.images.sources import find_images
+    from objemb.index.addresses import parse_address
     from objemb.index.storage.lock import check_system
     from objemb.models.opening import open_model
     from objemb.search.block_stream import Distribution
@@ -96,7 +104,8 @@ def index(
     from objemb.search.indexing import Job
 
     started = time.monotonic()
-    check_system()
+    if parse_address(output) is None:
+        check_system()
     if force and not prune:
         raise ValueError("--force: expected together with --prune, found alone")
     if on is not None and boxes is not None:
@@ -153,19 +162,18 @@ def _takes_boxes(model: EmbeddingModel) -> bool:
     return "detector" in (model.settings["describer"].get("regions") or {})
 
 
-def _open_or_create(path: Path, model: EmbeddingModel, dtype: str | None) -> Index:
-    from objemb.index.storage.manifest import MANIFEST_FILE
-    from objemb.index.store import Index
+def _open_or_create(where: str, model: EmbeddingModel, dtype: str | None) -> ImageCollection:
+    from objemb.index.opening import create_index, index_exists, open_index
     from objemb.models.row_schema import row_schema
 
-    if not (path / MANIFEST_FILE).exists():
-        return Index.create(
-            path,
+    if not index_exists(where):
+        return create_index(
+            where,
             schema=row_schema(model, dtype),
             fingerprint=model.fingerprint,
             model=model.about,
         )
-    target = Index.open(path)
+    target = open_index(where)
     stored = target.info().get("dtype")
     if dtype is not None and dtype != stored:
         raise ValueError(f"--dtype: expected {stored}, as in the existing index, found {dtype}")
@@ -173,7 +181,7 @@ def _open_or_create(path: Path, model: EmbeddingModel, dtype: str | None) -> Ind
 
 
 def _tell(
-    target: Index, report: Report, given: StoredBoxes | None, seconds: float, listing: Path, as_json: bool
+    target: ImageCollection, report: Report, given: StoredBoxes | None, seconds: float, listing: Path, as_json: bool
 ) -> None:
     """Print what was done, and what the index holds now."""
     counts, problems = asdict(report), 0 if given is None else len(given.problems)
@@ -187,9 +195,9 @@ def _tell(
             "box_problems": problems,
             "seconds": round(seconds, 3),
         }
-        print_json({"index": str(target.path), **facts, "errors": errors})
+        print_json({"index": target.address, **facts, "errors": errors})
         return
     done = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{target.path}: {len(target)} images ({done or 'nothing to do'}) in {seconds:.1f} s")
+    print(f"{target.address}: {len(target)} images ({done or 'nothing to do'}) in {seconds:.1f} s")
     if report.skipped:
         note(f"{report.skipped} skipped photos are listed in {errors}")

@@ -11,7 +11,6 @@ from objemb.cli.errors import MISMATCH, guarded
 from objemb.cli.options import Device, IndexPath, Json, Precision, Runtime, Threads, among
 from objemb.cli.output import human_bytes, note, print_json, print_pairs
 from objemb.cli.progress import Progress, show_build
-from objemb.search.approximate import engine_in_use
 from objemb.text import score_text
 
 MEBIBYTE = 2**20
@@ -22,16 +21,17 @@ FEW_OBJECTS = 30
 @guarded
 def info(index: IndexPath, as_json: Json = False) -> None:
     """Show the content of an index and the model that it was made with."""
-    from objemb.index.store import Index
+    from objemb.index.opening import open_index
 
-    facts = Index.open(index).info()
+    facts = open_index(index).info()
     if as_json:
         print_json({"index": str(index), **facts})
         return
     about = facts.pop("model") or {}
     facts |= {name: f"{facts[name]:.1%}" for name in ("deleted_share", "approximate_share")}
     facts["approximate"] = facts["approximate"] or "none"
-    size = human_bytes(facts.pop("bytes"))
+    size = "unknown" if facts["bytes"] is None else human_bytes(facts["bytes"])
+    del facts["bytes"]
     for name in ("next", "previous"):
         facts[name] = _in_words(facts[name])
     made = facts.pop("calibration")
@@ -48,11 +48,17 @@ def info(index: IndexPath, as_json: Json = False) -> None:
 @guarded
 def verify(index: IndexPath, as_json: Json = False) -> None:
     """Check every file of an index, and whether they fit each other. Exit code 4 if anything is damaged."""
+    from objemb.index.addresses import parse_address
+    from objemb.index.opening import open_index
     from objemb.index.verification import verify_index  # also works if damage keeps the index from being opened
 
     with Progress() as display:
-        meter = display.meter("verifying", "MiB", _mebibytes(index))
-        problems = verify_index(index, lambda count: meter.step(count / MEBIBYTE))
+        if parse_address(index) is None:
+            meter = display.meter("verifying", "MiB", _mebibytes(Path(index)))
+            problems = verify_index(index, lambda count: meter.step(count / MEBIBYTE))
+        else:
+            display.meter("verifying", "images", None)
+            problems = open_index(index).verify()
     if as_json:
         print_json({"index": str(index), "intact": not problems, "problems": problems})
     else:
@@ -70,11 +76,11 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete images from an index, by id or by a filter. `objemb compact` frees their space."""
-    from objemb.index.store import Index
+    from objemb.index.opening import open_index
 
     if bool(images) == bool(where):
         raise ValueError("delete: expected either image ids or --where, found " + ("both" if images else "neither"))
-    opened = Index.open(index)
+    opened = open_index(index)
     before = len(opened)
     unknown = opened.delete(opened.find(where) if where else images or [])
     deleted = before - len(opened)
@@ -92,12 +98,14 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 
     A generation that 'objemb migrate' has kept or is filling stays as it is.
     """
+    from objemb.index.addresses import folder_of
     from objemb.index.storage.generations import tidy
     from objemb.index.store import Index
 
-    tidy(index)
-    opened = Index.open(index)
-    before, engine = opened.info(), engine_in_use(opened)
+    folder = folder_of("compact", index)
+    tidy(folder)
+    opened = Index.open(folder)
+    before, engine = opened.info(), opened.engine
     with Progress() as display:
         done = opened.compact(on_images=display.meter("compacting", "images", len(opened)).step)
     show_build(opened, engine)
@@ -112,7 +120,7 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
 @guarded
 def merge(
     index: IndexPath,
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCES...", help="Indexes of the same model to add.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="Indexes of the same model to add.")],
     *,
     on_collision: Annotated[
         str,
@@ -124,10 +132,11 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Add all images of other indexes of the same model, which are not changed."""
+    from objemb.index.addresses import folder_of
     from objemb.index.store import Index
 
-    opened = Index.open(index)
-    others = [Index.open(source) for source in sources]
+    opened = Index.open(folder_of("merge", index))
+    others = [Index.open(folder_of("merge", source)) for source in sources]
     with Progress() as display:
         meter = display.meter("merging", "images", sum(len(other) for other in others))
         opened.merge(others, on_collision=on_collision, on_images=meter.step)
@@ -167,11 +176,11 @@ def calibrate(
 
     The result is stored in the index. `objemb index` makes it anew when more than a quarter of the photos is new.
     """
-    from objemb.index.store import Index
+    from objemb.index.opening import open_index
     from objemb.search.calibration import calibrate as fit
     from objemb.search.opening import open_retrieval
 
-    target, opened = Index.open(index), None
+    target, opened = open_index(index), None
     if on:
         retrieval = open_retrieval(index, model, device=device, precision=precision, runtime=runtime, threads=threads)
         target, opened = retrieval.index, retrieval.model

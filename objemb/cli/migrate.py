@@ -67,15 +67,16 @@ def migrate(
     that is killed is resumed by the same command. Boxes that came from a file stay, all others are detected anew. Exit
     code 3 if photos were left out, because they are gone, have changed or cannot be read.
     """
+    from objemb.index.addresses import folder_of
     from objemb.index.store import Index
     from objemb.models.opening import open_model
     from objemb.search.migration import Migration
 
-    started = time.monotonic()
+    started, folder = time.monotonic(), folder_of("migrate", index)
     if model is None or cancel:
-        _only_delete(index, drop_old=drop_old, cancel=cancel, more=model is not None or force, as_json=as_json)
+        _only_delete(folder, drop_old=drop_old, cancel=cancel, more=model is not None or force, as_json=as_json)
         return
-    opened, skipped = Index.open(index), SkippedList(index, errors)
+    opened, skipped = Index.open(folder), SkippedList(index, errors)
     described_by = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(described_by)
     note_reduced(described_by)
@@ -95,7 +96,7 @@ def migrate(
             on_note=note,
         )
         report = migration.run()
-    _tell(index, report, time.monotonic() - started, skipped.file, as_json)
+    _tell(folder, report, time.monotonic() - started, skipped.file, as_json)
     if report.left_out:
         raise typer.Exit(SKIPPED)
 

@@ -35,7 +35,10 @@ def plugins(kind: str) -> Callable[[str], list[str]]:
     return complete
 
 
-IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="An index folder.")]
+IndexPath = Annotated[
+    str,
+    typer.Argument(metavar="INDEX", help="An index: a folder, or an address such as postgresql://host/db?table=shop."),
+]
 Photos = Annotated[
     list[Path],
     typer.Argument(

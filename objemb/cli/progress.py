@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from objemb.index.store import Index
+    from objemb.index.collection import ImageCollection
 
 #: Seconds between two lines without a terminal.
 SECONDS = 30.0
@@ -146,7 +146,7 @@ class Meter:
             said.info(line)
 
 
-def show_build(index: Index, engine: Mapping[str, object] | None = None) -> None:
+def show_build(index: ImageCollection, engine: Mapping[str, object] | None = None) -> None:
     """Build the structure for approximate search of a large index, if it needs one, and show the progress.
 
     Args:

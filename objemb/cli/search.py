@@ -211,7 +211,7 @@ def _about(retrieval: Retrieval) -> dict[str, str]:
     index, model = retrieval.index, retrieval.model
     folder = model.path.resolve().name if model.path is not None else ""
     return {
-        "index": f"{index.path.resolve().name}, {len(index)} photos",
+        "index": f"{index.name}, {len(index)} photos",
         "model": f"{folder} ({model.settings['describer']['name']}, {model.fingerprint[:12]})",
         "date": datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
     }

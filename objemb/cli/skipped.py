@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-def beside(index: Path, suffix: str) -> Path:
-    """The name of an index with a suffix, for what is kept beside its folder."""
-    whole = Path(os.path.abspath(index))  # "." has no name to put a suffix to
+def beside(index: str, suffix: str) -> Path:
+    """The name of an index with a suffix, for what is kept beside its folder, or in the working folder under the name
+    of its table if it lives at an address."""
+    from objemb.index.addresses import parse_address
+
+    address = parse_address(index)
+    folder = Path(index if address is None else address.table)
+    whole = Path(os.path.abspath(folder))  # "." has no name to put a suffix to
     if not whole.name:
-        raise ValueError(f"--output: expected a folder for the index, found {str(index)!r}")
-    named = index if index.name == whole.name else whole
+        raise ValueError(f"--output: expected a folder for the index, found {index!r}")
+    named = folder if folder.name == whole.name else whole
     return named.with_name(named.name + suffix)
 
 
@@ -37,14 +42,14 @@ class SkippedList:
     name is removed rather than written to.
 
     Args:
-        index: The index.
+        index: The index; the list of one at an address lies in the working folder, under the name of its table.
         path: The file given by the user, if any; it is kept even if it is empty.
 
     Attributes:
         file: Path of the list.
     """
 
-    def __init__(self, index: Path, path: Path | None) -> None:
+    def __init__(self, index: str, path: Path | None) -> None:
         self.file = path or beside(index, ".skipped.jsonl")
         if self.file.is_dir():
             raise IsADirectoryError(

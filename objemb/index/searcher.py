@@ -83,7 +83,10 @@ class Searcher:
                 schema.check_score(float(hits.scores.max()), rows)
         except DamagedIndexError as error:
             raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
-        answers = iter(_results(self._snapshot, blocks, asked, hits, runners_up, named))
+        results = _results(self._snapshot, blocks, asked, hits, runners_up, named)
+        if not self._is_exact(structure):
+            results = [replace(result, approximate=True) for result in results]
+        answers = iter(results)
         return [next(answers) if len(q) else _nothing(q, schema) for q in queries]
 
     def find(self, where: str) -> list[str]:
@@ -218,6 +221,11 @@ class Searcher:
         if exact is False:
             raise ValueError(f"{snapshot.folder}: expected a search structure, found none; 'build_structure' makes one")
         return self._exact, every
+
+    def _is_exact(self, structure: AnyStructure) -> bool:
+        """Whether a structure misses nothing."""
+        records = [record for record, loaded in self._structures if loaded is structure]
+        return structure is self._exact or any(engine_of(self._snapshot.folder, r).exact for r in records)
 
     def _loaded(self, record: StructureRecord) -> AnyStructure:
         with self._lock:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from objemb import checks
-from objemb.checks import ArtefactMismatchError
+from objemb.index.collection import ImageCollection
 from objemb.index.searcher import Searcher
 from objemb.index.storage import rewrite
 from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.generations import NEXT, PREVIOUS, generation_facts
-from objemb.index.storage.manifest import Manifest, now
+from objemb.index.storage.manifest import MANIFEST_FILE, Manifest, now
 from objemb.index.storage.publish import check_same_model, create, exclusive
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.snapshot import Snapshot, StoredImage
@@ -26,7 +25,7 @@ from objemb.structures import Described, ImageRows, Match, SearchResult
 from objemb.types import BoolArray, Float32Array
 
 
-class Index:
+class Index(ImageCollection):
     """An index folder: the regions of images with the vectors, or the visual words, of one model.
 
     Use :meth:`create` or :meth:`open`. An open index is a view of one published state; its own changes and
@@ -105,10 +104,28 @@ class Index:
         opened._searcher = Searcher(newest, self._searcher)
         return opened
 
+    def mark(self) -> tuple[int, int, int] | None:
+        """As :meth:`ImageCollection.mark`: what tells a manifest from the one before."""
+        try:
+            status = os.stat(self._folder / MANIFEST_FILE)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
     @property
     def path(self) -> Path:
         """The index folder."""
         return self._folder
+
+    @property
+    def address(self) -> str:
+        """As :attr:`ImageCollection.address`: the path of the folder."""
+        return str(self._folder)
+
+    @property
+    def name(self) -> str:
+        """As :attr:`ImageCollection.name`."""
+        return self._folder.resolve().name
 
     @property
     def state(self) -> Manifest:
@@ -116,14 +133,26 @@ class Index:
         return self._snapshot.manifest
 
     @property
+    def generation(self) -> int:
+        """As :attr:`ImageCollection.generation`."""
+        return self._snapshot.manifest.generation
+
+    @property
+    def next_image(self) -> int:
+        """As :attr:`ImageCollection.next_image`."""
+        return self._snapshot.manifest.next_image
+
+    @property
+    def engine(self) -> Mapping[str, object] | None:
+        """As :attr:`ImageCollection.engine`; the settings are those that :meth:`build_structure` takes."""
+        for structure in self._snapshot.manifest.structures:
+            return {**structure.settings, "name": structure.engine}
+        return None
+
+    @property
     def schema(self) -> RowSchema:
         """The kind of the rows."""
         return self._snapshot.manifest.schema
-
-    @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return self.schema.dim
 
     @property
     def fingerprint(self) -> str:
@@ -162,16 +191,6 @@ class Index:
         """Pickled as its path: another process opens the latest published state."""
         return Index.open, (str(self._folder),)
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Raise ``ArtefactMismatchError``, with both fingerprints, if the index is of another model."""
-        if fingerprint != self.fingerprint:
-            path = (self.model or {}).get("path")
-            where = f" and was at {path}" if path else ""
-            raise ArtefactMismatchError(
-                f"{self._folder}: expected the model with fingerprint {self.fingerprint!r}, which made this index"
-                f"{where}, found {fingerprint!r}"
-            )
-
     def writer(self, *, flush_rows: int = FLUSH_ROWS, fingerprint: str | None = None) -> Writer:
         """A transaction, to be used in a ``with`` block; see :class:`objemb.index.storage.writer.Writer`.
 
@@ -182,11 +201,6 @@ class Index:
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
         return Writer(self._folder, self._snapshot.manifest, flush_rows, self.refresh)
-
-    def delete(self, images: Iterable[str]) -> list[str]:
-        """Delete images by id and publish the change. Returns the ids that are not in the index."""
-        with self.writer() as writer:
-            return writer.delete(images)
 
     def compact(self, *, rebuild: bool = False, on_images: Callable[[int], None] = lambda count: None) -> bool:
         """Free the space of deleted images and join small segments.
@@ -286,14 +300,10 @@ class Index:
             raise KeyError(image)
         return place[0].stamp(place[1])
 
-    def get(self, image: str) -> Described | None:
-        """The stored rows of an image, or None if its id is not in the index.
-
-        Added to an index, they are found with the scores of the original. Extras of regions are not stored, nor are
-        weights of visual words, which count in queries only: they are 1, as in a query without idf.
-        """
-        place = self._snapshot.place(image)
-        return None if place is None else place[0].described(place[1])
+    def get_many(self, images: Sequence[str]) -> list[Described | None]:
+        """As :meth:`ImageCollection.get_many`."""
+        places = map(self._snapshot.place, images)
+        return [None if place is None else place[0].described(place[1]) for place in places]
 
     def fitting(self, image: str, where: str) -> BoolArray:
         """Which rows of an image fit a filter: bool ``(n,)``. Raises ``KeyError`` for an id that is not there."""
@@ -355,119 +365,17 @@ class Index:
         others = {name: generation_facts(self._folder, name, current) for name in (NEXT, PREVIOUS)}
         return {"path": str(self._folder), **self._snapshot.facts(), **others}
 
-    def search(
-        self,
-        query: Described,
-        k: int = 10,
-        *,
-        where: str | None = None,
-        exclude: str | Collection[str] = (),
-        min_score: float | None = None,
-        fingerprint: str | None = None,
-        runners_up: int = 3,
-        exact: bool | None = None,
-    ) -> SearchResult:
-        """Find the images most similar to a query.
-
-        The score of an image is that of its best pair of a stored region and a query region. Re-rankers are not
-        applied; use :class:`objemb.Retrieval` to search with a model and its re-rankers.
-
-        Args:
-            query: One or more regions, described by the index's model with ``model.query``; zero regions match nothing.
-            k: Maximum number of images; fewer are returned if the index, or the filter, has no more.
-            where: A filter on ``label``, ``score``, ``image`` and metadata, see :mod:`objemb.index.filters.parser`.
-            exclude: Ids of images to leave out, such as the query's own; other images take their places.
-            min_score: Leave out images with a lower score.
-            fingerprint: Fingerprint of the model that described the query, which is checked against the index; None for
-                no check.
-            runners_up: Number of further pairs of boxes to return per image.
-            exact: True for exact search; False for approximate search with a structure (see :meth:`build_structure`);
-                None for approximate search if a structure covers at least a quarter of the rows and there are at least
-                200,000 rows, else exact search.
-
-        Returns:
-            The images, best first, with boxes in original pixels.
-
-        Raises:
-            ArtefactMismatchError: The query is of another model, kind or dimension.
-            WhereError: The filter is not valid.
-            DamagedIndexError: A file is damaged.
-            TypeError: The query is not a description by a model.
-            ValueError: ``exact`` is False and there is no search structure.
-        """
-        return self.search_many(
-            [query],
-            k,
-            where=where,
-            exclude=[exclude],
-            min_score=min_score,
-            fingerprint=fingerprint,
-            runners_up=runners_up,
-            exact=exact,
-        )[0]
-
-    def search_many(
+    def _answers(
         self,
         queries: Sequence[Described],
-        k: int = 10,
-        *,
-        where: str | None = None,
-        exclude: Sequence[str | Collection[str]] | None = None,
-        min_score: float | None = None,
-        fingerprint: str | None = None,
-        runners_up: int = 3,
-        exact: bool | None = None,
-        named: bool = True,
+        k: int,
+        where: str | None,
+        runners_up: int,
+        exact: bool | None,
+        named: bool,
     ) -> list[SearchResult]:
-        """Search for many queries at once, which is faster than calling :meth:`search` for each.
-
-        Args:
-            queries: Descriptions as for :meth:`search`.
-            k: As for :meth:`search`, like the arguments that are not listed here.
-            exclude: Ids to leave out, one entry per query; ``[q.image for q in queries]`` if the queries are in the
-                index under their own ids.
-            named: Whether hits have labels and metadata. Reading them takes a good part of an approximate search;
-                :meth:`named` adds them to the hits that are needed.
-
-        Returns:
-            One result per query.
-        """
-        self._check_search(queries, k, fingerprint, runners_up)
-        if isinstance(exclude, str):
-            raise TypeError(f"exclude: expected a list with an entry for each query, found the text {exclude!r}")
-        left_out = [frozenset((one,) if isinstance(one, str) else one) for one in exclude or ((),) * len(queries)]
-        if len(left_out) != len(queries):
-            raise ValueError(
-                f"exclude: expected a list with an entry for each of {len(queries)} queries, found {len(left_out)}"
-            )
-        if min_score is not None and not isinstance(min_score, (int, float)):
-            raise TypeError(f"min_score: expected a number, found {min_score!r}")
-        most = k + max(map(len, left_out), default=0)
-        answers = self._searcher.search(queries, most, where, runners_up, exact, named)
-        return [_kept(answer, k, out, min_score) for answer, out in zip(answers, left_out, strict=True)]
-
-    def _check_search(self, queries: Sequence[Described], k: int, fingerprint: str | None, runners_up: int) -> None:
-        checks.whole("k", k)
-        checks.whole("runners_up", runners_up, 0)
-        if fingerprint is not None:
-            self.check_fingerprint(fingerprint)
-        if isinstance(queries, Described):
-            raise TypeError("queries: expected a list of descriptions, found a single one; use search for one query")
-        for query in queries:
-            if not isinstance(query, Described):
-                raise TypeError(
-                    "query: expected a description by a model, such as index.search(model.query('photo.jpg')), "
-                    f"found {query!r:.80}"
-                )
-            self.schema.check(f"query {query.image!r}", query)
+        return self._searcher.search(queries, k, where, runners_up, exact, named)
 
     def _use(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._searcher = Searcher(snapshot, self._searcher)
-
-
-def _kept(answer: SearchResult, k: int, left_out: frozenset[str], min_score: float | None) -> SearchResult:
-    """The ``k`` best hits that are not excluded and score at least ``min_score``."""
-    least = -math.inf if min_score is None else min_score
-    hits = tuple(hit for hit in answer.hits if hit.score >= least and hit.image not in left_out)[:k]
-    return answer if len(hits) == len(answer) else replace(answer, hits=hits)

@@ -50,6 +50,7 @@ KINDS = {
     "task": "training.tasks",
     "benchmark": "datasets.benchmarks",
     "engine": "index.engines",
+    "store": "index.stores",
     "runtime": "runtimes",
     "combine": "search.combiners",
     "on": "search.executors",

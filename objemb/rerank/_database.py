@@ -11,8 +11,8 @@ import numpy as np
 
 from objemb import checks
 from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
+from objemb.index.collection import ImageCollection
 from objemb.index.engines.exact import search_exact
-from objemb.index.store import Index
 from objemb.structures import Box, ImageRows, Match, Photo, RegionDescriptors, SearchResult
 
 #: Number of results (queries times depth) that are searched for at a time.
@@ -171,7 +171,7 @@ class IndexDatabase(Database):
 
     def __init__(
         self,
-        index: Index,
+        index: ImageCollection,
         where: str | None = None,
         *,
         exclude: Collection[str] = (),

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from objemb.index.store import Index
+    from objemb.index.collection import ImageCollection
 
 #: Rows added since the structure was built are searched exactly; above this share of all rows it is rebuilt.
 REBUILD_SHARE = 0.25
 
 
 def build_approximate(
-    index: Index,
+    index: ImageCollection,
     engine: Mapping[str, object] | None = None,
     on_note: Callable[[str], None] = lambda text: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -33,14 +33,6 @@ def build_approximate(
         return
     on_note("building the structure for approximate search")
     try:
-        index.build_structure(engine or engine_in_use(index), on_progress=on_progress)
+        index.build_structure(engine or index.engine, on_progress=on_progress)
     except ImportError as error:
         on_note(f"note: search stays exact: {error}")
-
-
-def engine_in_use(index: Index) -> Mapping[str, object] | None:
-    """The engine of the structure that an index is searched with, and its settings, as ``Index.build_structure`` takes
-    them; None if there is no structure."""
-    for structure in index.state.structures:
-        return {**structure.settings, "name": structure.engine}
-    return None

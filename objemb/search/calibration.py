@@ -12,9 +12,9 @@ import numpy as np
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.images.sources import ImageRef, find_images
+from objemb.index.collection import ImageCollection
 from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.unit_vectors import UnitVectors
-from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.ops.upper_tail import fit_upper_tail
 from objemb.search.indexing import ids_of
@@ -35,7 +35,7 @@ AT_ONCE = 64
 
 
 def calibrate(
-    index: Index,
+    index: ImageCollection,
     *,
     instance: str | None = None,
     on: Sequence[str | Path] = (),
@@ -62,8 +62,8 @@ def calibrate(
     checks.whole("queries", queries, MIN_QUERIES)
     if index.schema.name != UnitVectors.name:
         raise ArtefactMismatchError(
-            f"{index.path}: expected an index of vectors, since scores of visual words depend on the number of words "
-            f"of the query, found one of {index.schema.name!r}"
+            f"{index.address}: expected an index of vectors, since scores of visual words depend on the number of "
+            f"words of the query, found one of {index.schema.name!r}"
         )
     if (instance is None) == (not on):
         raise ValueError(
@@ -71,8 +71,8 @@ def calibrate(
             f"none of them (on, --on), found {'both' if on else 'neither'}"
         )
     if len(index) < MIN_IMAGES:
-        raise ValueError(f"{index.path}: expected at least {MIN_IMAGES} images to tell, found {len(index)}")
-    state, images = index.state, len(index)
+        raise ValueError(f"{index.address}: expected at least {MIN_IMAGES} images to tell, found {len(index)}")
+    next_image, images = index.next_image, len(index)
     if instance is not None:
         asked = list(_leaving_out(index, instance, queries))
         source: dict[str, object] = {"instance": instance, "queries": queries}
@@ -82,18 +82,18 @@ def calibrate(
     scores = _best_scores(index, asked)
     if len(scores) < MIN_QUERIES:
         raise ValueError(
-            f"{index.path}: expected at least {MIN_QUERIES} query rows with other photos to compare to tell, found "
+            f"{index.address}: expected at least {MIN_QUERIES} query rows with other photos to compare to tell, found "
             f"{len(scores)}"
         )
     fit = fit_upper_tail(np.array(list(scores.values())))
     objects = len({asked[number].shows for number in scores})
-    made = Calibration(fit, len(scores), objects, images, state.next_image, source)
+    made = Calibration(fit, len(scores), objects, images, next_image, source)
     index.set_calibration(made)
     return made
 
 
 def refresh_calibration(
-    index: Index, model: EmbeddingModel, on_note: Callable[[str], None] = lambda text: None
+    index: ImageCollection, model: EmbeddingModel, on_note: Callable[[str], None] = lambda text: None
 ) -> None:
     """Make the calibration of an index anew if more than a quarter of its images are new.
 
@@ -112,7 +112,7 @@ def refresh_calibration(
         on_note(f"note: the calibration is that of {made.images} images: {error}")
 
 
-def calibrate_again(index: Index, made: Calibration, model: EmbeddingModel) -> Calibration:
+def calibrate_again(index: ImageCollection, made: Calibration, model: EmbeddingModel) -> Calibration:
     """Calibrate an index from the source of another calibration, as :func:`calibrate` does; ``model`` is that of the
     index."""
     source = made.source
@@ -140,7 +140,7 @@ class _Asked:
     left_out: frozenset[str]
 
 
-def _leaving_out(index: Index, instance: str, queries: int) -> Iterator[_Asked]:
+def _leaving_out(index: ImageCollection, instance: str, queries: int) -> Iterator[_Asked]:
     """Rows of the index that show a named object, evenly spread over its images, and the images that may show it.
 
     Where boxes have labels, these are the images that share any object with the image of the row, whose boxes may
@@ -177,7 +177,7 @@ def _leaving_out(index: Index, instance: str, queries: int) -> Iterator[_Asked]:
         yield _Asked(described[[row]], name, frozenset().union(*(images[label] for label in shown)))
 
 
-def _shown(index: Index, described: RegionDescriptors, others: Sequence[str]) -> int:
+def _shown(index: ImageCollection, described: RegionDescriptors, others: Sequence[str]) -> int:
     """The row that is most similar to a row of other images of the same name; -1 if nothing tells."""
     if len(described) == 1:
         return 0
@@ -185,7 +185,9 @@ def _shown(index: Index, described: RegionDescriptors, others: Sequence[str]) ->
     return int((described.vectors @ compared.T).max(axis=1).argmax()) if len(compared) else -1
 
 
-def _of_photos(index: Index, sources: Sequence[str | Path], model: EmbeddingModel | None, queries: int) -> list[_Asked]:
+def _of_photos(
+    index: ImageCollection, sources: Sequence[str | Path], model: EmbeddingModel | None, queries: int
+) -> list[_Asked]:
     """Rows of other photos, evenly spread, and the images of the index that are the same file."""
     if model is None:
         raise ValueError("model: expected the model of the index together with photos (on), found none")
@@ -204,7 +206,7 @@ def _of_photos(index: Index, sources: Sequence[str | Path], model: EmbeddingMode
     return [rows[n] for n in np.linspace(0, len(rows), min(queries, len(rows)), endpoint=False).astype(int)]
 
 
-def _best_scores(index: Index, asked: Sequence[_Asked]) -> dict[int, float]:
+def _best_scores(index: ImageCollection, asked: Sequence[_Asked]) -> dict[int, float]:
     """The best score of each query row among the other images, by its number, where there are any."""
     scores: dict[int, float] = {}
     ordered = sorted(range(len(asked)), key=lambda n: len(asked[n].left_out))  # those that leave out many together

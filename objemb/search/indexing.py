@@ -18,8 +18,7 @@ from objemb.disk import file_sha256
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.object_stores import versions_of
 from objemb.images.sources import ImageRef, SkippedImage, find_images
-from objemb.index.storage.writer import Writer
-from objemb.index.store import Index
+from objemb.index.collection import ImageCollection, ImageWriter
 from objemb.models.base import EmbeddingModel
 from objemb.search.block_stream import BlockFolder, BlockStream, Distribution
 from objemb.search.blocks import Describing
@@ -67,7 +66,7 @@ class Job:
         on_skip: Called with each photo that could not be indexed.
     """
 
-    index: Index
+    index: ImageCollection
     model: EmbeddingModel
     sources: Sequence[Path | str]
     boxes: Detector | None = None
@@ -103,10 +102,12 @@ class Job:
                     report.pruned = self._prune(writer, known, report)
         expected = before + report.added - report.pruned
         if self.on is not None and len(self.index) < expected:
-            raise ObjembError(f"{self.index.path}: expected {expected} images after this run, found {len(self.index)}")
+            raise ObjembError(
+                f"{self.index.address}: expected {expected} images after this run, found {len(self.index)}"
+            )
         return report
 
-    def _add(self, writer: Writer, known: dict[str, str | None], report: Report) -> None:
+    def _add(self, writer: ImageWriter, known: dict[str, str | None], report: Report) -> None:
         def skip(skipped: SkippedImage) -> None:
             stamps.pop(skipped.id, None)
             report.skipped += 1
@@ -187,7 +188,7 @@ class Job:
         """Settings that determine the regions besides the model; if they change, photos are described again."""
         return _regions_stamp("" if self.boxes_file is None else file_sha256(self.boxes_file), self.max_regions)
 
-    def _prune(self, writer: Writer, unread: dict[str, str | None], report: Report) -> int:
+    def _prune(self, writer: ImageWriter, unread: dict[str, str | None], report: Report) -> int:
         """Remove images that were not read and whose file no longer exists."""
         paths = {image: photo_path(stamp) for image, stamp in unread.items()}
         gone = {image: path for image, path in paths.items() if path is not None and _vanished(path)}
@@ -209,7 +210,10 @@ def _nothing() -> None:
 
 
 def added(
-    writer: Writer, described: Iterable[Described], stamps: dict[str, str], committed: Callable[[], None] = _nothing
+    writer: ImageWriter,
+    described: Iterable[Described],
+    stamps: dict[str, str],
+    committed: Callable[[], None] = _nothing,
 ) -> Iterator[tuple[str, bool]]:
     """Add images to an index as they are described, and publish them every half minute.
 
@@ -234,7 +238,7 @@ def added(
 
 
 @contextlib.contextmanager
-def published_on_interrupt(writer: Writer) -> Iterator[None]:
+def published_on_interrupt(writer: ImageWriter) -> Iterator[None]:
     """Publish what was added when the block ends by Ctrl-C."""
     try:
         yield

@@ -5,9 +5,9 @@ from __future__ import annotations
 from objemb import registry
 from objemb.card import ModelCard
 from objemb.checks import ArtefactMismatchError
+from objemb.index.collection import ImageCollection
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows
-from objemb.index.store import Index
 from objemb.runtimes.exported import EXPORT
 from objemb.structures import RegionDescriptors, VisualWords
 from objemb.structures.described import IN_WORDS
@@ -17,7 +17,7 @@ from objemb.types import Settings
 GIVEN: dict[str, type[object]] = {UnitVectors.name: RegionDescriptors, WordRows.name: VisualWords}
 
 
-def check_model(index: Index, gives: type[object], settings: Settings, fingerprint: str) -> None:
+def check_model(index: ImageCollection, gives: type[object], settings: Settings, fingerprint: str) -> None:
     """Raise ``ArtefactMismatchError`` unless an index was made with a model.
 
     Args:
@@ -29,7 +29,7 @@ def check_model(index: Index, gives: type[object], settings: Settings, fingerpri
     stored = GIVEN[index.schema.name]
     if gives is not stored:
         raise ArtefactMismatchError(
-            f"{index.path}: expected a model of {IN_WORDS[stored]}, which this index holds, found the model "
+            f"{index.address}: expected a model of {IN_WORDS[stored]}, which this index holds, found the model "
             f"{settings['describer']['name']!r} with the aggregator {settings['aggregator']['name']!r}, which gives "
             f"{IN_WORDS[gives]}"
         )

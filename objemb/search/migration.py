@@ -18,7 +18,7 @@ from objemb.index.storage.writer import Writer
 from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.models.row_schema import row_schema
-from objemb.search.approximate import build_approximate, engine_in_use
+from objemb.search.approximate import build_approximate
 from objemb.search.calibration import calibrate_again
 from objemb.search.indexing import (
     AskedRegions,
@@ -117,7 +117,7 @@ class Migration:
                 continue  # more photos may have been added in the time that this took
 
             self._check_left_out()
-            engine = engine_in_use(self.index) if made.schema == self.index.schema else None
+            engine = self.index.engine if made.schema == self.index.schema else None
             build_approximate(made, engine, self.on_note)
             if not waiting:
                 self._calibrate(made)

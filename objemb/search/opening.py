@@ -7,7 +7,8 @@ from pathlib import Path
 from objemb.card import read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.images.decode import MAX_PIXELS
-from objemb.index.store import Index
+from objemb.index.collection import ImageCollection
+from objemb.index.opening import open_index
 from objemb.models.base import EmbeddingModel
 from objemb.models.hub import model_folder
 from objemb.models.opening import open_model
@@ -28,7 +29,7 @@ def open_retrieval(
     """Open an index with its model; available as ``objemb.open``.
 
     Args:
-        index: An index folder.
+        index: Where the index lives: a folder, or an address such as ``postgresql://host/db?table=shop``.
         model: A model folder, or ``hf:ORG/NAME``; or a model that is open already, such as one for several indexes.
             None for the model with which the index was made, at its recorded path.
         device: Device of the model, as for :func:`objemb.load`; like the next three not used for an open model.
@@ -40,7 +41,7 @@ def open_retrieval(
         ArtefactMismatchError: The index was made with another model; raised before the model is loaded.
         IndexFolderError, DamagedIndexError: As for :meth:`Index.open`.
     """
-    opened = Index.open(index)
+    opened = open_index(index)
     if isinstance(model, EmbeddingModel):
         return Retrieval(model, opened, max_pixels=max_pixels)
     folder = _recorded_model(opened) if model is None else model_folder(model)
@@ -58,7 +59,7 @@ def open_retrieval(
     return Retrieval(described_with, opened, max_pixels=max_pixels)
 
 
-def _recorded_model(index: Index) -> Path:
+def _recorded_model(index: ImageCollection) -> Path:
     """The recorded folder of the model with which an index was made."""
     path = (index.model or {}).get("path")
     if not isinstance(path, str):

@@ -16,9 +16,9 @@ from objemb.config import parse_part
 from objemb.images.decode import MAX_PIXELS, UnreadableImageError, read_photo
 from objemb.images.inputs import BoxesLike, ImageLike, View, as_encoded, as_photo, as_view
 from objemb.images.sources import SkippedImage
+from objemb.index.collection import ImageCollection
 from objemb.index.filters.parser import parse
 from objemb.index.storage.calibration import Calibration
-from objemb.index.store import Index
 from objemb.models.base import QUERIES_AT_ONCE, EmbeddingModel
 from objemb.models.stream import log_skipped
 from objemb.rerank._database import IndexDatabase
@@ -57,10 +57,10 @@ class Retrieval:
     def __init__(
         self,
         model: EmbeddingModel,
-        index: Index,
+        index: ImageCollection,
         *,
         max_pixels: int = MAX_PIXELS,
-        find_photo: Callable[[Index, str], Path | None] | None = None,
+        find_photo: Callable[[ImageCollection, str], Path | None] | None = None,
     ) -> None:
         checks.whole("max_pixels", max_pixels)
         check_model(index, model.gives, model.settings, model.fingerprint)
@@ -359,7 +359,7 @@ class Retrieval:
         elif combiner is not None and not combiner.keeps_views:
             reason = f"the combiner 'best', as scores of others are not calibrated, found {combiner.registry_name!r}"
         elif calibration is None:
-            reason = f"a calibrated index, found {self.index.path} without; 'objemb calibrate' makes one"
+            reason = f"a calibrated index, found {self.index.address} without; 'objemb calibrate' makes one"
         else:
             return calibration
         if at_most_false is not None:
@@ -446,12 +446,12 @@ def _opened(images: Sequence[ImageLike], max_pixels: int, number: int) -> Photo:
     return as_photo(images[number], max_pixels=max_pixels)
 
 
-def _first(result: SearchResult, k: int, least: float, index: Index) -> SearchResult:
+def _first(result: SearchResult, k: int, least: float, index: ImageCollection) -> SearchResult:
     """The best ``k`` hits with a score of at least ``least``, with labels and metadata."""
     return replace(result, hits=tuple(index.named(hit) for hit in result.hits[:k] if hit.score >= least))
 
 
-def _photo_if_there(index: Index, image: str) -> Path | None:
+def _photo_if_there(index: ImageCollection, image: str) -> Path | None:
     """Path of the photo of a hit; None if the photo or its image is no longer there, or has changed."""
     try:
         return indexed_photo(index.stamp(image))

@@ -9,7 +9,7 @@ import numpy as np
 
 from objemb import registry
 from objemb.config import parse_part
-from objemb.index.store import Index
+from objemb.index.collection import ImageCollection
 from objemb.search.combiners.base import Combiner
 from objemb.structures import Box, Described, Match, QueryView, RegionDescriptors, Regions, SearchResult, VisualWords
 from objemb.types import Float32Array
@@ -65,7 +65,7 @@ class SeveralViews:
             rows = self.combiner.combine(vectors, _vectors(self.unlike, vectors.shape[1]), sample)
         return RegionDescriptors("views", _numbered(len(rows)), rows)
 
-    def result(self, found: SearchResult, index: Index) -> SearchResult:
+    def result(self, found: SearchResult, index: ImageCollection) -> SearchResult:
         """The result of a search for :meth:`query`, with the view and the box of it that each hit matched.
 
         Where the rows of the query are not those of the views, it is the box of a view whose vector is closest to that
@@ -87,10 +87,11 @@ class SeveralViews:
             self.combiner.scale if self.combiner.scale and found.scale == index.schema.scale else found.scale,
             tuple(more),
             tuple(QueryView(view.image, tuple(_boxes(view))) for view in self.unlike),
+            approximate=found.approximate,
         )
 
     def less_unlike(
-        self, query: Described, search: Callable[[int], SearchResult], index: Index, k: int, where: str | None
+        self, query: Described, search: Callable[[int], SearchResult], index: ImageCollection, k: int, where: str | None
     ) -> SearchResult:
         """The result of a search in which boxes that are close to a counter-example have a lower score.
 
@@ -133,7 +134,7 @@ class _Closest:
         vectors: float32 ``(P, D)``, the rows of the views.
     """
 
-    def __init__(self, index: Index, vectors: Float32Array) -> None:
+    def __init__(self, index: ImageCollection, vectors: Float32Array) -> None:
         self._index = index
         self._vectors = vectors
 
@@ -147,7 +148,7 @@ class _Closest:
 
 
 def _compared(
-    index: Index, hit: Match, query: RegionDescriptors, unlike: Float32Array, margin: float, where: str | None
+    index: ImageCollection, hit: Match, query: RegionDescriptors, unlike: Float32Array, margin: float, where: str | None
 ) -> Match:
     """A hit with the score and the boxes that the counter-examples leave it."""
     stored = index.get(hit.image)

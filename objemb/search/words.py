@@ -9,8 +9,8 @@ from typing import cast
 
 import numpy as np
 
+from objemb.index.collection import ImageCollection
 from objemb.index.storage.visual_words import WordRows
-from objemb.index.store import Index
 from objemb.ops.word_matching import region_scores
 from objemb.rerank.base import Reranker, WordSearch, rerank_words
 from objemb.structures import Match, SearchResult, VisualWords
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def search_words(
-    index: Index,
+    index: ImageCollection,
     query: VisualWords,
     search: Callable[[int], SearchResult],
     k: int,
@@ -51,7 +51,9 @@ def search_words(
     return replace(result, hits=tuple(hit for hit in result.hits[:k] if min_score is None or hit.score >= min_score))
 
 
-def localised(index: Index, query: VisualWords, result: SearchResult, where: str | None = None) -> SearchResult:
+def localised(
+    index: ImageCollection, query: VisualWords, result: SearchResult, where: str | None = None
+) -> SearchResult:
     """Replace the box of each hit by the region that matches the query best, among those that match the filter, if a
     photo is a single row and the places of its features are stored; otherwise the hits are not changed."""
     schema = cast(WordRows, index.schema)
@@ -73,7 +75,7 @@ def localised(index: Index, query: VisualWords, result: SearchResult, where: str
     return replace(result, hits=tuple(placed(hit) for hit in result))
 
 
-def stored_words(index: Index, image: str, where: str | None = None) -> VisualWords:
+def stored_words(index: ImageCollection, image: str, where: str | None = None) -> VisualWords:
     """The stored visual words of a hit; with a filter, only the local features in regions that match it."""
     stored = cast(VisualWords, index.get(image))
     if where is None or stored.places is None:

@@ -149,6 +149,7 @@ class SearchAnswer(BaseModel):
 
     query: Query
     scale: str
+    approximate: bool
     hits: list[Hit]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from threading import Event, Lock, Thread
 
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.images.decode import MAX_PIXELS
-from objemb.index.storage.manifest import MANIFEST_FILE
-from objemb.index.store import Index
+from objemb.index.opening import open_index
 from objemb.search.opening import open_retrieval
 from objemb.search.retrieval import Retrieval
 
@@ -158,7 +156,7 @@ class Current:
     def _is_of_another_model(self) -> bool:
         before = self._retrieval.index
         try:
-            return Index.open(before.path).fingerprint != before.fingerprint
+            return open_index(before.address).fingerprint != before.fingerprint
         except (ObjembError, OSError, ValueError):
             return False
 
@@ -167,10 +165,6 @@ class Current:
             if self._look() != self._mark and time.monotonic() >= self._next_try:
                 self.follow()
 
-    def _look(self) -> tuple[int, int, int] | None:
-        """What tells a manifest from the one before; None where there is none."""
-        try:
-            status = os.stat(self._retrieval.index.path / MANIFEST_FILE)
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+    def _look(self) -> object:
+        """What tells a publication from the one before; None where that cannot be found out."""
+        return self._retrieval.index.mark()

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 
 from objemb.images.decode import photo_bytes
-from objemb.index.store import Index
+from objemb.index.collection import ImageCollection
 from objemb.search.indexing import indexed_photo, photo_path
 from objemb.search.retrieval import Retrieval
 from objemb.serve.decoding import Decoders
@@ -33,7 +33,7 @@ class IndexedPhotos:
     def __init__(self, root: Path | None) -> None:
         self._root = None if root is None else root.resolve()
 
-    def path_of(self, index: Index, image: str) -> Path | None:
+    def path_of(self, index: ImageCollection, image: str) -> Path | None:
         """The photo of an indexed image; None if it is gone, has changed, or lies elsewhere.
 
         Raises:
@@ -56,7 +56,7 @@ class IndexedPhotos:
         same = stat.S_ISREG(status.st_mode) and status.st_size == _recorded_size(stamp)
         return path if same and path.is_relative_to(self._root) else None
 
-    def content_of(self, index: Index, image: str, max_pixels: int) -> bytes:
+    def content_of(self, index: ImageCollection, image: str, max_pixels: int) -> bytes:
         """The encoded photo of an indexed image.
 
         Raises:
@@ -69,7 +69,7 @@ class IndexedPhotos:
         return photo_bytes(path, id=image, max_pixels=max_pixels)
 
 
-def stamp_of(index: Index, image: str) -> str | None:
+def stamp_of(index: ImageCollection, image: str) -> str | None:
     """The stamp of an indexed image. Raises :class:`Problem` if no image of this id is in the index."""
     try:
         return index.stamp(image)
@@ -106,7 +106,7 @@ class Thumbnails:
             Problem: No image of this id is in the index.
         """
         stamp = stamp_of(retrieval.index, image)
-        text = json.dumps([image, stamp, _side(side), photo_path(stamp) is None and retrieval.index.state.generation])
+        text = json.dumps([image, stamp, _side(side), photo_path(stamp) is None and retrieval.index.generation])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def thumbnail(self, retrieval: Retrieval, image: str, side: int) -> bytes:

@@ -295,15 +295,15 @@ class Service:
         return self.metrics.text(
             queue=len(self._batcher),
             held_bytes=held_bytes,
-            index_generation=index.state.generation,
+            index_generation=index.generation,
             index_stale=self.current.refused is not None,
             index_images=len(index),
             index_rows=index.info()["regions"],
         )
 
     def _open_writes(self) -> Writes:
-        path = self.current.retrieval.index.path
-        return Writes(path, self.options.photos, self.limits, self.current.follow)
+        where = self.current.retrieval.index.address
+        return Writes(where, self.options.photos, self.limits, self.current.follow)
 
     def _expect_writable(self) -> Writes:
         if self._writes is None:
@@ -407,8 +407,8 @@ class Service:
             {
                 "version": __version__,
                 "index": {
-                    "name": index.path.resolve().name,
-                    "generation": index.state.generation,
+                    "name": index.name,
+                    "generation": index.generation,
                     "refused": self.current.refused,
                     "columns": index.columns(),
                     "labels": index.labels(),

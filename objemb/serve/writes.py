@@ -16,8 +16,8 @@ from threading import Thread
 from objemb.checks import ArtefactMismatchError, IndexWriteError
 from objemb.disk import write_whole
 from objemb.images.kinds import kind_of
-from objemb.index.storage.writer import Writer
-from objemb.index.store import Index
+from objemb.index.collection import ImageWriter
+from objemb.index.opening import open_index
 from objemb.search.indexing import own_regions, photo_path, stamp_of_file
 from objemb.serve.limits import Limits
 from objemb.serve.problems import Problem, busy
@@ -60,14 +60,14 @@ class Writes:
     A change is durable when its future is done: files and manifest have been synced.
 
     Args:
-        index: The index folder.
+        index: Where the index lives.
         photos: Folder in which uploaded photos are kept, None to keep none.
         limits: ``queue`` of these.
         on_published: Called after each publication, before its changes are reported as done.
     """
 
-    def __init__(self, index: Path, photos: Path | None, limits: Limits, on_published: Callable[[], None]) -> None:
-        self._index = Index.open(index)
+    def __init__(self, index: str, photos: Path | None, limits: Limits, on_published: Callable[[], None]) -> None:
+        self._index = open_index(index)
         self._uploads = None if photos is None else photos / UPLOADS
         self._limits = limits
         self._on_published = on_published
@@ -146,9 +146,9 @@ class Writes:
         try:
             self._index.refresh()
         except ArtefactMismatchError:
-            self._index = Index.open(self._index.path)
+            self._index = open_index(self._index.address)
 
-    def _apply(self, writer: Writer, change: Change, written: list[Path]) -> bool:
+    def _apply(self, writer: ImageWriter, change: Change, written: list[Path]) -> bool:
         was_there = change.image in writer
         if change.described is None:
             writer.delete([change.image])

@@ -146,6 +146,7 @@ class SearchResult:
         unlike: Counter-examples: photos with boxes that were not to be found.
         skipped: Why the query was not searched for, such as a photo that cannot be read; such a result has no hits.
             None for a query that was searched for.
+        approximate: Whether photos may be missing because the search was approximate; the scores are exact.
         html: Shows the result as HTML, set by a search that knows the photos. Results are compared without it, and it
             is not pickled.
     """
@@ -158,6 +159,7 @@ class SearchResult:
     unlike: tuple[QueryView, ...] = ()
     skipped: str | None = None
     html: Callable[[SearchResult], str] | None = field(default=None, compare=False, repr=False)
+    approximate: bool = False
 
     def __post_init__(self) -> None:
         checked_id("SearchResult.query_image", self.query_image)
@@ -216,7 +218,7 @@ class SearchResult:
         return as_data_frame(self)
 
     def to_json(self) -> dict[str, object]:
-        """What ``objemb search --json`` prints: ``{"query", "scale", "hits": [...]}``.
+        """What ``objemb search --json`` prints: ``{"query", "scale", "approximate", "hits": [...]}``.
 
         ``query`` is ``{"image", "boxes", "more_views", "unlike"}``, the latter two lists of ``{"image", "boxes"}``.
         A query that was not searched for has a further entry ``skipped``, the reason.
@@ -227,7 +229,8 @@ class SearchResult:
             "unlike": [view.to_json() for view in self.unlike],
         }
         skipped = {} if self.skipped is None else {"skipped": self.skipped}
-        return {"query": query, "scale": self.scale, "hits": [h.to_json() for h in self.hits], **skipped}
+        hits = [h.to_json() for h in self.hits]
+        return {"query": query, "scale": self.scale, "approximate": self.approximate, "hits": hits, **skipped}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SearchResult:
@@ -238,4 +241,14 @@ class SearchResult:
         first = QueryView.from_json(query)
         more, unlike = (tuple(map(QueryView.from_json, query[name])) for name in ("more_views", "unlike"))
         hits = tuple(Match.from_json(h) for h in data["hits"])
-        return SearchResult(first.image, first.boxes, hits, data["scale"], more, unlike, data.get("skipped"))
+        approximate = bool(data.get("approximate", False))
+        return SearchResult(
+            first.image,
+            first.boxes,
+            hits,
+            data["scale"],
+            more,
+            unlike,
+            data.get("skipped"),
+            approximate=approximate,
+        )

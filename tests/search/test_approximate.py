@@ -10,7 +10,7 @@ import pytest
 from objemb.index import searcher
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.store import Index
-from objemb.search.approximate import build_approximate, engine_in_use
+from objemb.search.approximate import build_approximate
 from objemb.structures import RegionDescriptors, Regions
 from tests.index.searching import unit_rows
 
@@ -27,21 +27,21 @@ def grown(index: Index, images: int, seed: int) -> Index:
 def test_an_index_that_has_grown_keeps_its_engine_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
     index = grown(Index.create(tmp_path / "i", schema=UnitVectors(8), fingerprint="a"), 30, 0)
-    assert engine_in_use(index) is None
+    assert index.engine is None
     build_approximate(index)
-    assert engine_in_use(index) is None  # it is small
+    assert index.engine is None  # it is small
     monkeypatch.setattr(searcher, "APPROXIMATE_ROWS", 100)
     build_approximate(index)
-    assert engine_in_use(index) == {"name": "ivf_sq8", "lists": None, "seed": 0}
+    assert index.engine == {"name": "ivf_sq8", "lists": None, "seed": 0}
     chosen = {"name": "ivf_sq8", "lists": 3, "seed": 1}
     index.build_structure(chosen)
     build_approximate(index, {"name": "ivf_pq_fastscan"})  # nothing is new
-    assert engine_in_use(index) == chosen
+    assert index.engine == chosen
     grown(index, 30, 1)
     notes: list[str] = []
     told: list[tuple[int, int]] = []
     build_approximate(index, on_note=notes.append, on_progress=lambda done, total: told.append((done, total)))
-    assert engine_in_use(index) == chosen
+    assert index.engine == chosen
     assert index.info()["approximate_share"] == 1
     assert notes == ["building the structure for approximate search"]
     assert told[-1] == (10 * 240 + 240, 10 * 240 + 240)

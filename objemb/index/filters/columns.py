@@ -6,7 +6,7 @@ Values are sorted once; a comparison is a binary search among them, followed by 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -131,7 +131,7 @@ class SegmentColumns:
         objects, of_image = self._metadata(segment)
         columns = {}
         for name in names:
-            codes, values = _coded([_looked_up(o, name) for o in objects])
+            codes, values = coded([looked_up(o, name) for o in objects])
             columns[name] = Column(segment.per_row(codes[of_image]), values)
         return columns
 
@@ -147,13 +147,14 @@ def _own_column(segment: Segment, name: str) -> Column:
     return Column(segment.per_row(np.arange(len(ids), dtype=np.int64)), ids)
 
 
-def _looked_up(metadata: dict[str, Scalar], name: str) -> Scalar:
+def looked_up(metadata: Mapping[str, Scalar], name: str) -> Scalar:
+    """The value of a field in the metadata of an image; None if it is missing."""
     key = name if name in metadata else name.removeprefix(METADATA_PREFIX)
     value = metadata.get(key)
     return None if value != value else value  # NaN is how tables write a missing number
 
 
-def _coded(values: Sequence[Scalar]) -> tuple[Int32Array, list[Scalar]]:
+def coded(values: Sequence[Scalar]) -> tuple[Int32Array, list[Scalar]]:
     """Codes per value and the distinct values; 1, 1.0 and True are distinct."""
     places: dict[tuple[type, Scalar], int] = {}
     codes = np.array([places.setdefault((type(v), v), len(places)) for v in values], dtype=np.int32)

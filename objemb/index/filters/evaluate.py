@@ -49,10 +49,11 @@ class FilterEvaluator:
         derived = [self._derived.setdefault(s, SegmentColumns()) for s in segments]
         missing = [d.missing(s, names) for s, d in zip(segments, derived, strict=True)]
         if any(s.record.images for s in segments):
-            _check_fields(names, frozenset().union(*(d.keys for d in derived)))
+            check_fields(names, frozenset().union(*(d.keys for d in derived)))
         for kept, columns in zip(derived, missing, strict=True):
             kept.columns.update(columns)  # only now: unknown names are not worth keeping
-        _check_types(node, [d.columns for d in derived])
+        held = {name: frozenset().union(*(d.columns[name].types for d in derived)) for name in names}
+        check_value_types(node, held)
         return [evaluate(node, d.columns)[0] for d in derived]
 
 
@@ -78,7 +79,8 @@ def evaluate(node: Node, columns: Mapping[str, Column]) -> Truth:
     return true[column.codes], (judged & ~true)[column.codes]
 
 
-def _check_fields(names: Iterable[str], known: frozenset[str]) -> None:
+def check_fields(names: Iterable[str], known: frozenset[str]) -> None:
+    """Raise ``WhereError`` for a field that is neither one of every index nor among the known metadata columns."""
     choices = [*OWN_FIELDS, *sorted(known - set(OWN_FIELDS))]
     for name in sorted(names):
         if name not in choices and name.removeprefix(METADATA_PREFIX) not in known:
@@ -87,17 +89,22 @@ def _check_fields(names: Iterable[str], known: frozenset[str]) -> None:
             raise WhereError(f"where: unknown field {name!r}{hint}; known fields: {checks.listed(choices[:50])}{more}")
 
 
-def _check_types(node: Node, columns: Sequence[Mapping[str, Column]]) -> None:
-    """Raise ``WhereError`` for comparisons that hold for no row because the field has values of other types only."""
+def check_value_types(node: Node, types: Mapping[str, frozenset[str]]) -> None:
+    """Raise ``WhereError`` for comparisons that hold for no row because the field has values of other types only.
+
+    Args:
+        node: The filter.
+        types: The types of the values of each of its fields, see :func:`objemb.index.filters.columns.type_of`.
+    """
     if isinstance(node, Not):
-        return _check_types(node.part, columns)
+        return check_value_types(node.part, types)
     if isinstance(node, Every | Either):
         for part in node.parts:
-            _check_types(part, columns)
+            check_value_types(part, types)
         return None
     if isinstance(node, IsNull):
         return None
-    held = set().union(*(c[node.field].types for c in columns))
+    held = types[node.field]
     values: tuple[Value, ...] = (node.value,) if isinstance(node, Compare) else node.values
     for value in values:
         wanted = type_of(value)

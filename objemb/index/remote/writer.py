@@ -1,0 +1,118 @@
+"""Adding to and deleting from an index at an address."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+
+import pyarrow as pa
+
+from objemb.checks import IndexWriteError
+from objemb.index.remote.header import Header
+from objemb.index.remote.rows import rows_of
+from objemb.index.stores.base import Store
+from objemb.structures import Described
+
+#: Rows that are written together, and bytes of their vectors: a batch is closed when it reaches either.
+BATCH_ROWS = 4_096
+BATCH_BYTES = 32 << 20
+
+
+class RemoteWriter:
+    """Adds and deletes images at an address, as :class:`objemb.index.collection.ImageWriter`.
+
+    Images are collected and written in batches; each photo is replaced whole, and durable when its batch is written. An
+    image that is added a second time before that replaces the first.
+
+    Args:
+        store: The store.
+        header: The generation that is written.
+        ids: Reads the ids that are there.
+        published: Called after each batch.
+    """
+
+    def __init__(
+        self, store: Store, header: Header, ids: Callable[[], set[str]], published: Callable[[], None]
+    ) -> None:
+        self._store, self._header = store, header
+        self._read_ids, self._published = ids, published
+        self._ids: set[str] | None = None
+        self._pending: dict[str, pa.Table] = {}
+        self._pending_rows = 0
+        self._number = 0
+        self._open = False
+
+    def __enter__(self) -> RemoteWriter:
+        self._open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self._open = False
+            self._pending = {}
+
+    def add(self, described: Described, stamp: str | None = None) -> None:
+        """As :meth:`ImageWriter.add`.
+
+        Raises:
+            ArtefactMismatchError, ValueError: As for :func:`objemb.index.remote.rows.rows_of`. The writer stays usable.
+            StoreError: The batch could not be written; it is kept, and the next call tries again.
+        """
+        self._check_open()
+        # nanoseconds: numbers grow from one run to the next without asking the store
+        self._number = max(self._number + 1, time.time_ns())
+        rows = rows_of(described, self._number, stamp, self._header.schema)
+        before = self._pending.pop(described.image, None)
+        self._pending_rows += rows.num_rows - (0 if before is None else before.num_rows)
+        self._pending[described.image] = rows
+        if self._ids is not None:
+            self._ids.add(described.image)
+        if self._pending_rows >= BATCH_ROWS or 4 * self._pending_rows * self._header.schema.dim >= BATCH_BYTES:
+            self.commit()
+
+    def delete(self, images: Iterable[str]) -> list[str]:
+        """As :meth:`ImageWriter.delete`."""
+        self._check_open()
+        self.commit()
+        wanted = list(dict.fromkeys(images))
+        unknown = [image for image in wanted if image not in self]
+        there = [image for image in wanted if image not in set(unknown)]
+        for first in range(0, len(there), BATCH_ROWS):
+            self._store.delete(self._header.generation, there[first : first + BATCH_ROWS])
+        self._known().difference_update(there)
+        if there:
+            self._published()
+        return unknown
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._known()
+
+    def commit(self) -> None:
+        """As :meth:`ImageWriter.commit`: write what was collected."""
+        self._check_open()
+        if not self._pending:
+            return
+        self._store.replace(self._header.generation, pa.concat_tables(list(self._pending.values())))
+        self._pending, self._pending_rows = {}, 0
+        self._published()
+
+    def _known(self) -> set[str]:
+        """The ids that are there, or are about to be."""
+        if self._ids is None:
+            self._ids = self._read_ids() | set(self._pending)
+        return self._ids
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise IndexWriteError(f"{self._store.address}: expected an open writer, found one that is closed")
+
+
+def batches(images: Sequence[str], size: int) -> Iterable[Sequence[str]]:
+    """Runs of at most ``size`` ids."""
+    return (images[first : first + size] for first in range(0, len(images), size))

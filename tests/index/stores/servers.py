@@ -1,0 +1,93 @@
+"""Servers for the tests of stores: started once in a test process, or those that variables of the environment name."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+#: Names of users that a server can run as where the tests run as root, which PostgreSQL refuses.
+UNPRIVILEGED = ("postgres", "nobody")
+
+
+class Postgres:
+    """A PostgreSQL server with pgvector on a Unix socket, of the binaries that the package pgserver carries.
+
+    Args:
+        place: A new folder, with a short path, as that of a socket has to be.
+    """
+
+    def __init__(self, place: Path) -> None:
+        spec = importlib.util.find_spec("pgserver")
+        assert spec is not None, "the package pgserver is not installed"
+        assert spec.origin is not None
+        self._binaries = Path(spec.origin).parent / "pginstall" / "bin"
+        self.place = place
+        self._data = place / "data"
+        self._user = next((name for name in UNPRIVILEGED if _is_user(name)), None) if os.getuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(place, self._user)
+            place.chmod(0o755)
+        self._run("initdb", "-D", str(self._data), "-U", "objemb", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        self.start()
+
+    def address(self, table: str) -> str:
+        return f"postgresql:///postgres?host={self.place}&user=objemb&table={table}"
+
+    def start(self) -> None:
+        options = f"-k {self.place} -c listen_addresses='' -c fsync=on -c shared_buffers=64MB"
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-l", str(self.place / "log"), "-o", options, "start")
+
+    def stop(self, how: str = "fast") -> None:
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", how, "stop")
+
+    def kill(self) -> None:
+        """Kill the server and its processes as a loss of power would, at least for them."""
+        first = (self._data / "postmaster.pid").read_text().splitlines()[0]
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        for process in (first, *children):
+            subprocess.run(["kill", "-9", process], check=False, capture_output=True)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._binaries / program), *arguments]
+        if self._user is not None:
+            record = pwd.getpwnam(self._user)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, cwd=self.place, user=record.pw_uid,
+                group=record.pw_gid, extra_groups=[], stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        else:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            log = self.place / "log"
+            raise RuntimeError(f"{program}: {done.stderr}{log.read_text() if log.exists() else ''}")
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+@functools.cache
+def postgres() -> Postgres | None:
+    """The server of this process, None where the package is missing or its binaries cannot be run."""
+    if importlib.util.find_spec("pgserver") is None or importlib.util.find_spec("psycopg") is None:
+        return None
+    place = Path(tempfile.mkdtemp(prefix="objpg", dir="/tmp"))
+    server = Postgres(place)
+
+    def end() -> None:
+        server.stop("immediate")
+        shutil.rmtree(place, ignore_errors=True)
+
+    atexit.register(end)
+    return server
