@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -415,7 +416,7 @@ def _json(model: Mapping[str, object] | None) -> Mapping[str, object] | None:
 def _photos(rows: pa.Table) -> Iterator[pa.Table]:
     """The rows of each photo, of rows in order."""
     starts = np.flatnonzero(numbers(rows, "box") <= 0)
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), rows.num_rows], strict=True):
+    for start, stop in pairwise([*starts.tolist(), rows.num_rows]):
         yield rows.slice(start, stop - start)
 
 

@@ -506,10 +506,10 @@ def _condition(where: Node | None) -> tuple[str, list[object]]:
                 fitting = [v for v in leaf.values if type_of(v) == ("number" if leaf.field == "score" else "text")]
                 among = "(" + (" OR ".join(_own(leaf.field, "=", v, put) for v in fitting) or "false") + ")"
                 return f"({leaf.field} IS NOT NULL AND NOT {among})" if negated else among
-            among = "(" + " OR ".join(f"metadata @> {put(_json(key, value))}::jsonb" for value in leaf.values) + ")"
-            if not negated:
-                return among
-            return f"(coalesce(jsonb_typeof(metadata -> {put(key)}::text), 'null') <> 'null' AND NOT {among})"
+            # values are put in the order of the text
+            there = f"coalesce(jsonb_typeof(metadata -> {put(key)}::text), 'null') <> 'null' AND NOT " if negated else ""
+            among = " OR ".join(f"metadata @> {put(_json(key, value))}::jsonb" for value in leaf.values)
+            return f"({there}({among}))"
         if own:
             return _own(leaf.field, leaf.operator, leaf.value, put)
         if leaf.operator == "=":
