@@ -28,12 +28,12 @@ class Opening:
     """How an index is opened with its model: at the start, and when a migration has put another model's rows there.
 
     Attributes:
-        index: The index folder.
+        index: Where the index lives.
         model: The model folder that the user names; None for the one that the index names.
         device, precision, runtime, threads, max_pixels: As for :func:`open_retrieval`.
     """
 
-    index: Path
+    index: str | Path
     model: Path | None = None
     device: str = "cpu"
     precision: str | None = None
