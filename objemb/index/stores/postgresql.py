@@ -507,7 +507,9 @@ def _condition(where: Node | None) -> tuple[str, list[object]]:
                 among = "(" + (" OR ".join(_own(leaf.field, "=", v, put) for v in fitting) or "false") + ")"
                 return f"({leaf.field} IS NOT NULL AND NOT {among})" if negated else among
             # values are put in the order of the text
-            there = f"coalesce(jsonb_typeof(metadata -> {put(key)}::text), 'null') <> 'null' AND NOT " if negated else ""
+            there = (
+                f"coalesce(jsonb_typeof(metadata -> {put(key)}::text), 'null') <> 'null' AND NOT " if negated else ""
+            )
             among = " OR ".join(f"metadata @> {put(_json(key, value))}::jsonb" for value in leaf.values)
             return f"({there}({among}))"
         if own:

@@ -1,0 +1,33 @@
+"""Every kind of index passes the same cases."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from objemb.index.remote.conformance import Conformance
+from tests.index.stores.servers import postgres
+
+
+class TestFolder(Conformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.place = tmp_path
+
+    def new_address(self) -> str:
+        return str(self.place / uuid.uuid4().hex)
+
+
+@pytest.mark.postgres
+class TestPostgresql(Conformance):
+    def new_address(self) -> str:
+        table = f"t{uuid.uuid4().hex[:12]}"
+        if given := os.environ.get("OBJEMB_TEST_POSTGRES"):
+            return f"{given}{'&' if '?' in given else '?'}table={table}"
+        server = postgres()
+        if server is None:
+            pytest.skip("neither OBJEMB_TEST_POSTGRES nor the packages pgserver and psycopg")
+        return server.address(table)
