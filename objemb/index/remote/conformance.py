@@ -63,7 +63,8 @@ def _not_or(metadata: Mapping[str, Any]) -> bool:
 def unit(rng: np.random.Generator, count: int) -> Float32Array:
     """Random vectors of unit length: float32 ``(count, DIM)``."""
     vectors = rng.normal(size=(count, DIM))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    scaled: Float32Array = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def photo(
@@ -403,4 +404,5 @@ class Conformance:
 def _around(query: Float32Array, rng: np.random.Generator, count: int) -> Float32Array:
     """Vectors close to another one."""
     vectors = query + 0.05 * rng.normal(size=(count, DIM))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    scaled: Float32Array = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
