@@ -16,6 +16,7 @@ from objemb.threads import wait_without_spinning
 wait_without_spinning()
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
@@ -82,6 +83,20 @@ FULL: dict[str, dict[str, object]] = {
     "`faster_rcnn`, MobileNetV2, `tail`": student(faster_rcnn(MOBILENET), tail(MOBILENET), object_side=96),
     "`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`": student(faster_rcnn(TIMM), tail(TIMM), object_side=96),
 }
+#: Where Detectron2 is installed.
+DETECTRON2 = {
+    "R-50-FPN of Detectron2, `embedding`": student(
+        {
+            "name": "detectron2_rcnn",
+            "config": "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
+            **{"weights": "random", "num_classes": 2, "opts": ["MODEL.RPN.POST_NMS_TOPK_TEST", 200], **SIDES},
+        },
+        EMBEDDING,
+    )
+}
+#: Standard deviations that the outputs of Detectron2's heads get, in the order in which they run. Its networks have no
+#: norms to settle: with random weights their boxes lie far outside of the photo, and hardly any two are apart.
+SPREAD = ({"objectness_logits": 2.0, "anchor_deltas": 0.3}, {"cls_score": 2.0, "bbox_pred": 1.0})
 TINY = {
     "tiny": student(
         faster_rcnn(NARROW, pyramid_strides=[8, 16], channels=8, box_width=8, min_size=48, max_size=96),
@@ -97,9 +112,9 @@ VARIANTS = {"no box": (100, 1.0), "1 box": (1, 0.0), "100 boxes": (100, 0.0)}
 EXPORTS = (
     ("onnx", 1, "100 boxes"),
     ("onnx", 4, "100 boxes"),
+    ("pt2", 1, "100 boxes"),
     ("onnx", 1, "1 box"),
     ("onnx", 4, "no box"),
-    ("pt2", 1, "100 boxes"),
 )
 MAX_AT_ONCE = 4
 
@@ -129,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> list[Cell]:
     """Compare everything, print the table, and write the report after each model."""
     options = _options(argv)
     shapes = SMALL_SHAPES if options.small else SHAPES
-    offered = TINY if options.small else FULL
+    installed = DETECTRON2 if importlib.util.find_spec("detectron2") else {}
+    offered = TINY if options.small else {**FULL, **installed}
     networks = {name: settings for name, settings in offered.items() if re.search(options.only, name)}
     rows = [*map(str, options.models), *networks]
     cells: list[Cell] = []
@@ -180,7 +196,28 @@ def settled(settings: Mapping[str, object], photos: Mapping[str, Sequence[Photo]
         model.describe(next(iter(photos.values()))[0])
     for norm in norms:
         norm.eval()
+    if any(name.endswith("objectness_logits") for name, _ in model.describer.named_modules()):
+        for layers in SPREAD:
+            spread(model, next(iter(photos.values()))[0], layers)
     return model
+
+
+def spread(model: Model, photo: Photo, layers: Mapping[str, float]) -> None:
+    """Scale layers, of these names, so that their outputs for a photo have these standard deviations."""
+    outputs: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+    found = {name: part for name, part in model.describer.named_modules() if name.rpartition(".")[2] in layers}
+    hooks = [
+        part.register_forward_hook(lambda _, __, output, name=name: outputs[name.rpartition(".")[2]].append(output))
+        for name, part in found.items()
+    ]
+    with_boxes(model, 100, 0.0).describe(photo)
+    for hook in hooks:
+        hook.remove()
+    for name, part in found.items():
+        name = name.rpartition(".")[2]
+        deviation = float(torch.cat([output.flatten() for output in outputs[name]]).std())
+        for parameter in part.parameters():
+            parameter.data.mul_(layers[name] / deviation)
 
 
 def with_boxes(model: Model, most: int, min_score: float) -> Model:

@@ -86,6 +86,7 @@ def doctor(
         **{name: partial(_optional, name) for name in OPTIONAL},
         "processor": _processor,
         "accelerator": _accelerator,
+        "runtimes": _runtimes,
         "reading images": _images,
         "model": lambda: _sample(model, device),
         "index": lambda: _index(folder),
@@ -170,6 +171,18 @@ def _accelerator() -> str:
     if torch.cuda.is_available():
         return f"{', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))}; {used}"
     return f"mps; {used}" if torch.backends.mps.is_available() else f"none; {used}"
+
+
+def _runtimes() -> str:
+    """What runs exported models here, and the precisions in which this processor computes with it."""
+    from objemb import registry
+    from objemb.runtimes.base import Runtime
+
+    runtimes = [registry.load(Runtime, name) for name in registry.names(Runtime.kind)]
+    installed = [
+        f"{each.registry_name} in {' or '.join(each.precisions_here())}" for each in runtimes if each.is_installed()
+    ]
+    return "; ".join(installed) or "none"
 
 
 def _images() -> str:

@@ -44,6 +44,7 @@ class OnePassProgram(DescriptionProgram):
         self.detection = self.regions.detection
         self.levels = levels
         self.max_detections, self.min_score = self.regions.max_detections, self.regions.min_score
+        self.covers = self.regions.covers
         self.object_side, self.octaves = object_side, octaves
         if object_side is not None:
             self.windows = WindowProgram(object_side, self.detector.mean, multiple)

@@ -53,7 +53,7 @@ class PooledProgram(DescriptionProgram):
         self.extractions = cast(Sequence[ExtractionProgram], nn.ModuleList(programs))
         self.shared = _Shared(describer) if describer.shared_detector else None
         self.max_detections = self.regions.max_detections if self.regions.detects else 0
-        self.min_score = self.regions.min_score
+        self.min_score, self.covers = self.regions.min_score, self.regions.covers
         if row is None and self.regions.max_detections and not (self.regions.detects or self.sums):
             raise ValueError(
                 "aggregator: expected one row per photo (sum) for a grid of regions in an exported model, found a row "

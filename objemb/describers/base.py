@@ -145,10 +145,12 @@ class DescriptionProgram(nn.Module, ABC):
     Attributes:
         max_detections: K, the number of rows for boxes; 0 where none are found.
         min_score: Boxes with lower scores are left out.
+        covers: See :class:`objemb.regions.base.RegionProgram`.
     """
 
     max_detections: int
     min_score: float
+    covers: bool
 
     @abstractmethod
     def photos(self, photos: Tensor) -> dict[str, Tensor]:

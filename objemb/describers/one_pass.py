@@ -118,12 +118,6 @@ class OnePass(BoxEmbedder):
 
     def program(self, max_detections: int, row: RowOfRegions | None = None) -> OnePassProgram:
         """See :meth:`Describer.program`."""
-        if not isinstance(self.regions, Detections):
-            raise ValueError(
-                "beside: expected null in a model that is exported, found further sources of regions; build a model "
-                "with describer.beside=null and describer.fill_to=null for the export, whose boxes have the same "
-                "vectors, or index with this one as it is, in PyTorch"
-            )
         return OnePassProgram(self, tuple(self.levels), max_detections, row, self.object_side, self._multiple, OCTAVES)
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:

@@ -139,6 +139,7 @@ def export_model(
             decode_side=model.decode_side,
             per_region=aggregator.per_region,
             in_context=in_context,
+            covers=program.covers,
             untrained=tuple(model.untrained),
             opset=OPSET if settings.format == "onnx" else None,
         )

@@ -147,9 +147,9 @@ def _in_batches(exported: ExportedModel, photos: Sequence[Photo]) -> list[Region
 
 
 def _least_score(exported: ExportedModel, ours: RegionDescriptors, min_score: float) -> float:
-    """The score at which boxes are left out: that of the last one where there are as many as the graphs give."""
+    """The score at which boxes are left out: the least where there are as many as the graphs give."""
     full = 1 < len(ours) > exported.exported.max_detections
-    return max(min_score, float(ours.regions.scores[-1])) if full else min_score
+    return max(min_score, float(ours.regions.scores[1:].min())) if full else min_score
 
 
 def _vectors(rows: Described) -> Float32Array:

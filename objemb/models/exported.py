@@ -20,7 +20,7 @@ from objemb.ops.batches import batched, group_equal
 from objemb.rerank.base import Reranker
 from objemb.runtimes.base import Runtime, Session, readers
 from objemb.runtimes.exported import BOXES, PHOTOS, Exported
-from objemb.structures import Described, Photo, RegionDescriptors, Regions
+from objemb.structures import NO_LABEL, Described, Photo, RegionDescriptors, Regions
 from objemb.structures.described import expect_vectors
 from objemb.types import AnyArray, Float32Array, Settings, Uint8Array
 
@@ -49,7 +49,8 @@ class ExportedModel(EmbeddingModel):
         path: The folder.
         runtime: The runtime that runs the graphs.
         sessions: The loaded graphs, by name.
-        precision: The precision of the graphs, or that of the runtime if the graphs are in float32.
+        precision: The precision of the graphs, or if they are in float32, that in which the runtime computes them,
+            which is another one than was asked for where the processor lacks it.
         most: Maximum number of detected boxes per photo; None for all that the graphs return.
     """
 
@@ -263,6 +264,13 @@ class ExportedModel(EmbeddingModel):
         outputs = self._outputs([photo])
         return self._regions(photo, {name: array[0] for name, array in outputs.items()})
 
+    def _objects_of(self, photos: Sequence[Photo]) -> list[Regions]:
+        """See :meth:`EmbeddingModel._objects_of`."""
+        found = [self._regions_of(photo) for photo in photos]
+        if not self.exported.covers:
+            return found
+        return [regions[np.concatenate([[0], 1 + np.flatnonzero(regions.labels[1:] != NO_LABEL)])] for regions in found]
+
     def _query_whole(self, photos: Sequence[Photo]) -> list[Described]:
         """See :meth:`EmbeddingModel._query_whole`."""
         wholes = [Regions.whole(photo.size) for photo in photos]
@@ -325,7 +333,7 @@ def open_exported(
     asked = "fp32" if own is not None or precision == AUTO else precision
     engine = _runtime(exported.format, runtime, precision=asked, threads=threads)
     sessions = {name: engine.open(name, exported, card, folder) for name in exported.graphs}
-    model = ExportedModel(card, exported, folder, engine, sessions, own or asked)
+    model = ExportedModel(card, exported, folder, engine, sessions, own or sessions[PHOTOS].precision)
     _expect_complete(model)
     log.info("%s: model %s by %s in %s", folder, model.fingerprint[:12], engine.registry_name, model.precision)
     return model

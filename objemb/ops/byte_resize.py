@@ -13,6 +13,8 @@ from torch._higher_order_ops.while_loop import while_loop
 WEIGHT_LIMIT, WEIGHT_BITS = 1 << 15, 22
 #: Number of pixels of a photo that are resized at a time, but at least one row.
 AT_A_TIME = 1 << 22
+#: More blocks than can be: a tracer would put the limit beyond 64 bits, where ONNX has no number.
+MAX_BLOCKS = 1 << 40
 
 
 def resized_parts(
@@ -40,6 +42,7 @@ def resized_parts(
     blocks = height // rows + 2  # two at least: a tracer takes an axis of one for a constant
     starts = torch.arange(blocks, device=photo.device) * rows
     needed = (starts < stop[:, :1] - begin[:, :1]).nonzero()
+    torch._check(needed.shape[0] <= MAX_BLOCKS)
     owners, starts = needed[:, 0], starts[needed[:, 1]]
     count = torch.ones_like(owners).sum()
     parts = torch.cat([begin, stop], dim=1).long()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from objemb import checks, registry
 from objemb.detectors.base import Detector
-from objemb.detectors.capabilities import DetectorPass, NetworkDetector, PaddedBoxes
+from objemb.detectors.capabilities import DetectionProgram, DetectorPass, NetworkDetector, PaddedBoxes
 from objemb.ops.grid import Grid, TracedGrid
 from objemb.registry import Plugin
 from objemb.structures import Photo, Regions
@@ -23,11 +23,13 @@ class RegionProgram(nn.Module, ABC):
         max_detections: K, the number of rows for boxes; 0 where there are none.
         min_score: Boxes with lower scores are left out.
         detects: Whether the boxes are objects that a detector found.
+        covers: Whether some do, and the others, which have no label, only cover the photo.
     """
 
     max_detections: int
     min_score: float = 0.0
     detects: bool = False
+    covers: bool = False
 
     @abstractmethod
     def forward(self, photos: Tensor, grid: TracedGrid | None) -> list[PaddedBoxes]:
@@ -54,6 +56,18 @@ class RegionProgram(nn.Module, ABC):
             TypeError: The regions are not those of a detector.
         """
         raise TypeError(f"regions: expected boxes of a detector, found {type(self).__name__}")
+
+
+class PassProgram(RegionProgram):
+    """Regions some of which come from the maps of a detector.
+
+    Attributes:
+        detector: The detector.
+        detection: Its program.
+    """
+
+    detector: NetworkDetector
+    detection: DetectionProgram
 
 
 class RegionSource(nn.Module, Plugin, ABC):
@@ -156,6 +170,10 @@ class RegionSource(nn.Module, Plugin, ABC):
             f"regions: expected a source that can be exported ({checks.listed(known)}), found {self.registry_name}; "
             "build a model with one of these for the export, or index with this one as it is, in PyTorch"
         )
+
+    def network_program(self, max_detections: int | None) -> PassProgram:
+        """As :meth:`program`, for a pass of the source's detector. Raises ``TypeError`` for a source without one."""
+        raise TypeError(f"regions: expected a source of boxes of a detector, found {self.registry_name}")
 
     def decode_side(self) -> int:
         """The longest side of a photo, in pixels, that the source can use; 0 for a source that needs no pixels."""

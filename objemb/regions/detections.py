@@ -75,7 +75,7 @@ class Detections(RegionSource):
         return NoRegions() if self.detector is None else self.network_program(max_detections)
 
     def network_program(self, max_detections: int | None) -> DetectedRegions:
-        """As :meth:`program`, of a source with a detector. Raises ``TypeError`` for one without."""
+        """See :meth:`RegionSource.network_program`."""
         most = self.max_regions if max_detections is None else min(max_detections, self.max_regions)
         return DetectedRegions(self.detector, self.nms_iou, most, self.min_score or 0.0)
 

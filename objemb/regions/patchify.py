@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from objemb import checks
 from objemb.ops.grid import Grid
+from objemb.regions._program import PatchRegions
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+from objemb.types import Int64Array
 
 
 @plugin
@@ -35,10 +38,21 @@ class Patchify(RegionSource):
     def select(self, detections: Regions) -> Regions:
         """See :meth:`RegionSource.select`: the patches depend on the size of the photo alone."""
         height, width = detections.size
-        boxes = [
-            (width * column / side, height * row / side, width * (column + 1) / side, height * (row + 1) / side)
-            for side in range(1, self.levels + 1)
+        whole = Regions.whole(detections.size).boxes
+        boxes = self._patches[:, :4] * np.array([width, height, width, height]) / self._patches[:, 4:]
+        return Regions(np.concatenate([whole, boxes.astype(np.float32)]), detections.size)
+
+    def program(self, max_detections: int | None) -> PatchRegions:
+        """See :meth:`RegionSource.program`."""
+        return PatchRegions(torch.from_numpy(self._patches))
+
+    @property
+    def _patches(self) -> Int64Array:
+        """int64 ``(N, 5)``: see :class:`objemb.regions._program.PatchRegions`."""
+        patches = [
+            (column, row, column + 1, row + 1, side)
+            for side in range(2, self.levels + 1)
             for row in range(side)
             for column in range(side)
         ]
-        return Regions(np.array(boxes, np.float32), detections.size)
+        return np.array(patches, np.int64).reshape(-1, 5)

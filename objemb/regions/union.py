@@ -14,6 +14,7 @@ from objemb.detectors.capabilities import DetectorPass, NetworkDetector
 from objemb.ops.boxes import nms
 from objemb.ops.grid import Grid
 from objemb.ops.tensors import as_tensor
+from objemb.regions._program import JoinedRegions
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
 from objemb.structures import NO_LABEL, Photo, Regions
@@ -110,6 +111,21 @@ class Union(RegionSource):
         fewer = copy.copy(self)
         fewer.max_regions = min(self.max_regions, checks.whole("max_regions", max_regions, 0))
         return fewer
+
+    def program(self, max_detections: int | None) -> JoinedRegions:
+        """See :meth:`RegionSource.program`. Detectors of several sources have to know the same classes."""
+        classes = {tuple(source.detector.classes) for source in self.sources if source.detector is not None}
+        if len(classes) > 1:
+            raise ValueError(
+                "of: expected detectors of the same classes in a model that is exported, found "
+                f"{' and '.join(str(list(names)) for names in sorted(classes))}"
+            )
+        most = self.max_regions if max_detections is None else min(max_detections, self.max_regions)
+        return JoinedRegions([source.program(None) for source in self.sources], self.nms_iou, most, self.fill_to)
+
+    def network_program(self, max_detections: int | None) -> JoinedRegions:
+        """See :meth:`RegionSource.network_program`."""
+        return self.program(max_detections)
 
     def decode_side(self) -> int:
         """See :meth:`RegionSource.decode_side`."""

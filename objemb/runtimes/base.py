@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from objemb.runtimes.exported import Exported, Graph, TensorSpec
 from objemb.threads import usable_threads
 from objemb.types import AnyArray
 
+log = logging.getLogger(__name__)
+
 #: Most runs of a graph that are worth computing at the same time: each takes the memory of all its layers.
 AT_ONCE = 4
 
@@ -30,15 +33,17 @@ class Session(ABC):
         graph: Its inputs and outputs, as the card has them.
         at_once: Number of runs that may be computed at the same time, from as many threads, in less time than one
             after the other.
+        precision: How its networks of float32 really compute, one of :attr:`Runtime.precisions`.
 
     Attributes:
-        name, graph, at_once: As given.
+        name, graph, at_once, precision: As given.
     """
 
-    def __init__(self, name: str, graph: Graph, at_once: int = 1) -> None:
+    def __init__(self, name: str, graph: Graph, at_once: int = 1, precision: str = "fp32") -> None:
         self.name = name
         self.graph = graph
         self.at_once = at_once
+        self.precision = precision
 
     @final
     def __call__(self, arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
@@ -114,6 +119,11 @@ class Runtime(Plugin, ABC):
         except (ModuleNotFoundError, ValueError):  # an import hook that hides it, or a broken one
             return False
 
+    @classmethod
+    def precisions_here(cls) -> tuple[str, ...]:
+        """Those of ``precisions`` in which this processor computes; of the others, a session takes another one."""
+        return cls.precisions
+
     @final
     def open(self, name: str, exported: Exported, card: ModelCard, folder: str | Path) -> Session:
         """Open a graph of an exported model.
@@ -147,6 +157,11 @@ class Runtime(Plugin, ABC):
             raise ArtefactMismatchError(
                 f"{file}: expected a graph that {self.registry_name} reads, found {type(error).__name__}: {reason}"
             ) from error
+        if session.precision != self.precision:
+            log.warning(
+                "%s: expected this processor to compute in %s, found %s, in which %s computes instead",
+                *(file, self.precision, session.precision, self.registry_name),
+            )
         return session
 
     def _expect_precision(self, graph: Graph) -> None:

@@ -14,7 +14,7 @@ graph       tensor          type, shape         meaning
 ``photos``  in ``photos``   uint8 (B, H, W, 3)  RGB, upright; B and, where the size is fixed, H and W are given
             ``boxes``       float32 (B, K, 4)   x1, y1, x2, y2 edges in pixels of the photo that was given, best
                                                 first; rows from ``count`` on are zeros
-            ``labels``      int64 (B, K)        0-based, as in ``classes``; zeros from ``count`` on
+            ``labels``      int64 (B, K)        0-based, as in ``classes``, -1 for none; zeros from ``count`` on
             ``scores``      float32 (B, K)      zeros from ``count`` on
             ``count``       int64 (B,)          boxes of each photo, 0 to K
             ``vectors``     float32 (B, K, D)   of the boxes, row for row; unit length, zeros from ``count`` on
@@ -96,6 +96,7 @@ class Exported:
         per_region: Whether the index of the model has a row for each region, or one for each photo (then ``whole``).
         in_context: Whether a query box is described in its photo, by the graph ``boxes``, or cut out and then
             described as a photo of its own.
+        covers: Whether boxes without a label are no objects, but patches that cover the photo.
         untrained: Keys of the networks of the model that have random values.
         opset: Of ONNX; None for other formats.
         verified: What ``--verify`` measured, and its tolerances, by the name of the runtime; empty where nothing was
@@ -112,6 +113,7 @@ class Exported:
     decode_side: int | None
     per_region: bool
     in_context: bool
+    covers: bool = False
     untrained: tuple[str, ...] = ()
     opset: int | None = None
     verified: Mapping[str, object] = field(default_factory=dict)
@@ -157,6 +159,7 @@ class Exported:
                 decode_side=None if said["decode_side"] is None else checks.whole("decode_side", said["decode_side"]),
                 per_region=checks.flag("per_region", said["per_region"]),
                 in_context=checks.flag("in_context", said["in_context"]),
+                covers=checks.flag("covers", said.get("covers", False)),
                 untrained=tuple(str(key) for key in said["untrained"]),
                 opset=None if said["opset"] is None else checks.whole("opset", said["opset"]),
                 verified=dict(said["verified"]),

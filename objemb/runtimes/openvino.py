@@ -21,18 +21,27 @@ if TYPE_CHECKING:
 
 #: Precisions as OpenVINO calls them.
 HINTS: Mapping[str, str] = MappingProxyType({"fp32": "f32", "bf16": "bf16", "fp16": "f16"})
+#: What OpenVINO calls what a processor has to be capable of to compute in them.
+CAPABILITIES: Mapping[str, str] = MappingProxyType({"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"})
 
 
 @plugin
 class OpenVino(Runtime):
     """Graphs of OpenVINO, or of ONNX, on the processor.
 
-    Left to itself, OpenVINO computes in bfloat16 where the processor has instructions for it, such as AMX.
+    Left to itself, OpenVINO computes in bfloat16 where the processor has instructions for it, such as AMX. A precision
+    is a hint: on processors without it, OpenVINO takes bfloat16 for half precision, or float32.
     """
 
     formats = ("openvino", "onnx")
     package = "openvino"
     precisions = tuple(HINTS)
+
+    @classmethod
+    def precisions_here(cls) -> tuple[str, ...]:
+        """See :meth:`Runtime.precisions_here`."""
+        capable = shared_core(os.getpid()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return tuple(precision for precision, name in CAPABILITIES.items() if name in capable)
 
     def _expect_precision(self, graph: Graph) -> None:
         """See :meth:`Runtime._expect_precision`. OpenVINO computes coordinates of boxes in the same precision as the
@@ -59,12 +68,15 @@ class OpenVino(Runtime):
             model = core.read_model(model=contents[0])
         expect_tensors(name, _types(model.inputs), graph.inputs, "inputs")
         expect_tensors(name, _types(model.outputs), graph.outputs, "outputs")
-        return _OpenVinoSession(name, graph, streams, core.compile_model(model, "CPU", settings))
+        compiled = core.compile_model(model, "CPU", settings)
+        taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        precision = next((ours for ours, theirs in HINTS.items() if theirs == taken), taken)
+        return _OpenVinoSession(name, graph, streams, precision, compiled)
 
 
 class _OpenVinoSession(Session):
-    def __init__(self, name: str, graph: Graph, at_once: int, model: CompiledModel) -> None:
-        super().__init__(name, graph, at_once)
+    def __init__(self, name: str, graph: Graph, at_once: int, precision: str, model: CompiledModel) -> None:
+        super().__init__(name, graph, at_once, precision)
         self._idle: SimpleQueue[InferRequest] = SimpleQueue()
         for _ in range(at_once):
             self._idle.put(model.create_infer_request())

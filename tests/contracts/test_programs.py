@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,24 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
         {"name": "keep"},
     ),
     "cells of a map": (pooled(regions=OBJECTS, pooling={"name": "gem"}), {"name": "keep"}),
+    "crops of objects and patches": (
+        {
+            **CROPS,
+            "regions": {"name": "union", "of": [OBJECTS, {"name": "patchify", "levels": 3}], "max_regions": 12},
+        },
+        {"name": "keep"},
+    ),
+    "cells of objects, patches and a grid": (
+        pooled(
+            regions={"name": "union", "of": [OBJECTS, {"name": "patchify", "levels": 2}, GRID], "fill_to": 7},
+            pooling={"name": "gem"},
+        ),
+        {"name": "keep"},
+    ),
+    "one pass and patches where little is found": (
+        {**STUDENT, "max_regions": 8, "beside": [{"name": "patchify", "levels": 2}, GRID], "fill_to": 3},
+        {"name": "keep"},
+    ),
     "one pass": (STUDENT, {"name": "keep"}),
     "one pass, summed": ({**STUDENT, "max_regions": 3}, {"name": "sum"}),
     "one pass, nothing found": ({**STUDENT, "min_score": 1.0}, {"name": "sum"}),
@@ -130,7 +149,10 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
     ),
 }
 #: Those that are traced as well: each kind of part once.
-TRACED = ("r-mac", "proposals", "proposals of the same network", "padded crops", "cells of a map")
+TRACED = (
+    *("r-mac", "proposals", "proposals of the same network", "padded crops"),
+    "cells of objects, patches and a grid",
+)
 SIZES = ((60, 80), (90, 31), (1, 70), (1, 1), (300, 220), (128, 128))
 
 
@@ -261,6 +283,27 @@ def test_every_describer(name: str, aggregator: Aggregator, tmp_path: Path) -> N
 def test_what_has_no_program(settings: Settings, aggregator: Aggregator, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         program_of(registry.build(Describer, settings), aggregator)
+
+
+def test_sources_that_are_joined() -> None:
+    patches = {"name": "patchify", "levels": 2}
+    proposals = {"name": "rpn_proposals", "detector": DETECTOR}
+    source = registry.build(RegionSource, {"name": "union", "of": [patches, GRID]})
+    assert not source.program(None).detects
+    assert not source.program(None).covers
+    source = registry.build(RegionSource, {"name": "union", "of": [OBJECTS, proposals], "max_regions": 9})
+    program = source.program(100)
+    assert (program.max_detections, program.detects, program.covers) == (9, True, False)
+    source = registry.build(RegionSource, {"name": "union", "of": [OBJECTS, patches]})
+    assert source.program(3).max_detections == 3
+    assert source.program(3).covers
+    source = registry.build(RegionSource, {"name": "union", "of": [proposals, patches]})
+    with pytest.raises(ValueError, match=r"of: expected detections beside .* a detector .*, found proposals"):
+        source.program(None)
+    source = registry.build(RegionSource, {"name": "union", "of": [OBJECTS, copy.deepcopy(OBJECTS)]})
+    source.sources[1].detector.classes = ("cup",)
+    with pytest.raises(ValueError, match=r"of: expected detectors of the same classes .* found .* and \['cup'\]"):
+        source.program(None)
 
 
 def test_a_row_for_each_region_is_none_for_the_photo() -> None:

@@ -92,3 +92,45 @@ def test_precision_and_threads_are_always_set(
     assert [settings["INFERENCE_PRECISION_HINT"] for settings in asked] == [hint] * 3
     assert [settings["INFERENCE_NUM_THREADS"] for settings in asked] == [1, 6, usable_threads()]
     assert [settings["NUM_STREAMS"] for settings in asked][:2] == [1, 4]
+
+
+class Processor:
+    """A core whose processor lacks some precisions, and takes others for them."""
+
+    def __init__(self, capable: list[str], taken: dict[str, str]) -> None:
+        self._core, self._capable, self._taken = openvino.Core(), capable, taken
+
+    def get_property(self, device: str, name: str) -> Any:
+        return self._capable if name == "OPTIMIZATION_CAPABILITIES" else self._core.get_property(device, name)
+
+    def read_model(self, **contents: Any) -> Any:
+        return self._core.read_model(**contents)
+
+    def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        hint = self._taken[settings["INFERENCE_PRECISION_HINT"]]
+        return self._core.compile_model(model, device, {**settings, "INFERENCE_PRECISION_HINT": hint})
+
+
+def test_a_processor_without_the_precision_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model says in what it computes, a warning that it is not what was asked for."""
+    lacking = Processor(["FP32", "INT8"], {"f32": "f32", "bf16": "f32", "f16": "f32"})
+    monkeypatch.setattr("objemb.runtimes.openvino.shared_core", lambda _: lacking)
+    assert OpenVino.precisions_here() == ("fp32",)
+    folder = write_model(tmp_path / "m", detector=False)
+    model = open_exported(folder, runtime="openvino", precision="bf16")
+    assert model.precision == model.about["precision"] == model.computation["precision"] == "fp32"
+    assert (
+        "expected this processor to compute in bf16, found fp32, in which openvino computes instead"
+        in caplog.messages[0]
+    )
+    caplog.clear()
+    assert open_exported(folder, runtime="openvino").precision == "fp32"
+    assert caplog.messages == []
+
+
+def test_the_precisions_of_this_processor_are_computed_in(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", detector=False)
+    for precision in OpenVino.precisions_here():
+        assert open_exported(folder, runtime="openvino", precision=precision).precision == precision

@@ -94,7 +94,7 @@ def ways_of(folder: Path) -> list[Way]:
         raise ImportError(f"--tune: expected a runtime that reads {exported.format!r}, found none installed")
     if exported.precision != "fp32":
         return [Way(runtime.registry_name, exported.precision) for runtime in reading]
-    ways = [Way(runtime.registry_name, precision) for runtime in reading for precision in runtime.precisions]
+    ways = [Way(runtime.registry_name, precision) for runtime in reading for precision in runtime.precisions_here()]
     return sorted(ways, key=lambda way: way.precision != "fp32")
 
 
