@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from objemb.card import read_card
 from objemb.export import run as export_run
 from objemb.export.graphs import Traced, traced
 from objemb.export.run import ExportSettings, export_model
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model
+from objemb.runtimes.exported import Exported
 from objemb.structures import Photo
 from tests.small_settings import STUDENT, TAIL
 from tests.tiny import random_photo
@@ -33,23 +37,40 @@ def photos() -> list[Photo]:
 
 
 @pytest.fixture(scope="session")
-def graphs(model: Model) -> dict[str, Traced]:
+def exports(model: Model, photos: list[Photo], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the folders ``onnx`` and ``pt2`` of the model, traced once for all processes that run tests."""
     if export_run.torch_version() < export_run.MIN_TORCH:
         pytest.skip("objemb export needs a newer PyTorch")
-    return traced(model.vector_describer("test").program(4), 1, None, True)
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    place.mkdir(exist_ok=True)
+    with open(place / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "onnx").exists():
+            of_model = traced(model.vector_describer("test").program(4), 1, None, True)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(export_run, "traced", lambda *_: copy.deepcopy(of_model))  # writing changes them
+                export_model(
+                    model, place / "pt2", ExportSettings(format="pt2", max_detections=4), photos=photos[:1], force=True
+                )
+                export_model(model, place / "onnx", ExportSettings(max_detections=4), photos=photos)
+    return place
 
 
 @pytest.fixture(scope="session")
-def folder(
-    graphs: dict[str, Traced], model: Model, photos: list[Photo], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    place = tmp_path_factory.mktemp("exported") / "model"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_run, "traced", lambda *_: graphs)  # traced once
-        found = export_model(model, place, ExportSettings(max_detections=4), photos=photos)
-    assert "onnxruntime" in found
-    for verification in found.values():
-        assert verification.failures == []
-        assert verification.photos == 4
-        assert verification.matched > 4
-    return place
+def folder(exports: Path) -> Path:
+    """The model as ONNX graphs."""
+    return exports / "onnx"
+
+
+@pytest.fixture(scope="session")
+def of_torch(exports: Path) -> Path:
+    """The model as archives of ``torch.export``."""
+    return exports / "pt2"
+
+
+@pytest.fixture(scope="session")
+def graphs(folder: Path) -> dict[str, Traced]:
+    """What the graphs of ``folder`` take and give; for tests in which nothing is written."""
+    exported = Exported.of_card(read_card(folder), folder)
+    return {name: Traced(None, graph.inputs, graph.outputs, {}) for name, graph in exported.graphs.items()}

@@ -74,6 +74,9 @@ def test_the_folder_is_that_of_the_model(model: Model, folder: Path) -> None:
     assert exported.in_context
     assert set(exported.verified) == {r.registry_name for r in readers("onnx") if r.is_installed()}
     for verified in exported.verified.values():
+        assert verified["failures"] == []
+        assert verified["photos"] == 4
+        assert verified["matched"] > 4
         assert verified["cosine"] >= 0.9999
         assert verified["tolerances"]["cosine"] == 0.9999
         assert verified["map_exported"] == verified["map_pytorch"]
