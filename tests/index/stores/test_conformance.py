@@ -31,3 +31,14 @@ class TestPostgresql(Conformance):
         if server is None:
             pytest.skip("neither OBJEMB_TEST_POSTGRES nor the packages pgserver and psycopg")
         return server.address(table)
+
+
+@pytest.mark.lance
+class TestLance(Conformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        pytest.importorskip("lancedb")
+        self.place = tmp_path
+
+    def new_address(self) -> str:
+        return f"lance:{self.place}/t{uuid.uuid4().hex}"
