@@ -179,7 +179,7 @@ def test_views_and_counter_examples(page: Any, photos: Path) -> None:
     assert query["unlike"][0]["image"] == "4.png"
     assert query["unlike"][0]["boxes"][0] == pytest.approx([24, 20, 84, 70], abs=2)
     found(page)
-    page.locator(".view.photo").get_by_text("Remove").click()
+    page.locator(".view.photo").get_by_text("Remove photo").click()
     page.get_by_text("Photo: 2.png").wait_for()
 
 
@@ -247,6 +247,34 @@ def test_a_narrow_screen_scrolls_one_way_only(narrow: Any, photos: Path) -> None
     narrow.click("#to-library")
     narrow.locator("#library-grid .card").first.wait_for()
     assert narrow.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def touch(page: Any, *places: tuple[float, float]) -> None:
+    """A finger that goes over places, as shares of the photo."""
+    canvas = page.locator(".view.photo .canvas")
+    canvas.scroll_into_view_if_needed()
+    frame = canvas.bounding_box()
+    session = page.context.new_cdp_session(page)
+    for number, (x, y) in enumerate(places):
+        point = {"x": frame["x"] + x * frame["width"], "y": frame["y"] + y * frame["height"]}
+        kind = "touchStart" if number == 0 else "touchMove"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_finger_suffices(narrow: Any, photos: Path) -> None:
+    choose(narrow, photos / "0.png")
+    touch(narrow, (0.1, 0.2), (0.3, 0.4), (0.5, 0.6))
+    touch(narrow, (0.52, 0.62), (0.6, 0.7))  # beside its corner, which a finger need not hit exactly
+    narrow.click("#search")
+    found(narrow)
+    assert boxes_of(narrow)[0] == pytest.approx([12, 20, 72, 70], abs=3)
+    touch(narrow, (0.7, 0.7), (0.8, 0.8), (0.9, 0.9))
+    assert narrow.locator(".box").count() == 2
+    narrow.get_by_text("Delete box").click()
+    narrow.get_by_text("Delete box").click()
+    assert narrow.locator(".box").count() == 0
+    assert narrow.get_by_text("Delete box").is_hidden()
 
 
 def test_a_search_is_copied_as_commands(page: Any, served: Served, photos: Path) -> None:

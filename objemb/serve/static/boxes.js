@@ -1,9 +1,12 @@
 // The editor of boxes on a photo: draw, move, resize and delete, by mouse, touch and keyboard.
 
-import { canvasOf, draw, make, rectangle } from "./dom.js";
+import { canvasOf, draw, make, rectangle, show } from "./dom.js";
 
 const HANDLES = [[0, 1], [2, 1], [0, 3], [2, 3]];
 const SMALLEST = 4;
+// pixels of the screen: of a handle, and of what a finger hits
+const HANDLE = 9;
+const GRIP = matchMedia("(pointer: coarse)").matches ? 32 : 14;
 
 export class BoxEditor {
   // size: [height, width] of the photo; boxes: edges in its pixels; offered: stored boxes that a click takes over
@@ -13,7 +16,11 @@ export class BoxEditor {
     this.offered = offered;
     this.onChange = onChange;
     this.drag = null;
+    this.selected = boxes.length - 1;
     this.layer = canvasOf(size);
+    this.deletion = make(
+      "button", { type: "button", class: "small", onclick: (event) => this.remove(event, this.selected) }, "Delete box",
+    );
     this.element = make(
       "div",
       {
@@ -29,11 +36,14 @@ export class BoxEditor {
       this.layer,
     );
     this.render();
+    new ResizeObserver(() => this.drag || this.render()).observe(this.element);
   }
 
   render(focused = -1) {
-    const [height, width] = this.size;
-    const unit = Math.max(height, width) / 70;
+    if (focused >= 0) this.selected = focused;
+    this.selected = Math.min(this.selected, this.boxes.length - 1);
+    show(this.deletion, this.boxes.length > 0);
+    const pixel = this.size[1] / (this.element.clientWidth || this.size[1]);
     const shapes = this.offered
       .filter((one) => !this.boxes.some((box) => String(box) === String(one.box)))
       .map((one) => rectangle(one.box, {
@@ -46,13 +56,15 @@ export class BoxEditor {
     });
     this.boxes.forEach((box, number) => {
       shapes.push(rectangle(box, {
-        class: "box", "data-box": number, tabindex: 0, role: "img",
+        class: number === this.selected && this.boxes.length > 1 ? "box selected" : "box", "data-box": number, tabindex: 0, role: "img",
         "aria-label": `Box ${number + 1}: ${box.map(Math.round).join(", ")}. Arrows move it, with Shift they resize it, Delete removes it.`,
       }));
-      HANDLES.forEach(([x, y]) => shapes.push(draw("rect", {
-        class: "handle", "data-box": number, "data-x": x, "data-y": y,
-        x: box[x] - unit / 2, y: box[y] - unit / 2, width: unit, height: unit,
-      })));
+      const least = Math.min(box[2] - box[0], box[3] - box[1]) / 2; // leaves room to move the box
+      const sides = { handle: HANDLE * pixel, grip: Math.max(HANDLE * pixel, Math.min(GRIP * pixel, least)) };
+      HANDLES.forEach(([x, y]) => Object.entries(sides).forEach(([kind, side]) => shapes.push(draw("rect", {
+        class: kind, "data-box": number, "data-x": x, "data-y": y,
+        x: box[x] - side / 2, y: box[y] - side / 2, width: side, height: side,
+      }))));
     });
     this.layer.replaceChildren(...shapes);
     if (focused >= 0) this.layer.querySelector(`.box[data-box="${focused}"]`)?.focus();
@@ -150,9 +162,7 @@ export class BoxEditor {
     const number = Number(event.target.dataset?.box ?? -1);
     if (number < 0) return;
     if (event.key === "Delete" || event.key === "Backspace") {
-      this.boxes.splice(number, 1);
-      this.finish(event, Math.min(number, this.boxes.length - 1));
-      if (!this.boxes.length) this.element.focus();
+      this.remove(event, number);
       return;
     }
     const step = Math.max(1, Math.round(Math.max(height, width) / 100));
@@ -166,6 +176,12 @@ export class BoxEditor {
       this.boxes[number] = this.shifted(box, dx, dy);
     }
     this.finish(event, number);
+  }
+
+  remove(event, number) {
+    this.boxes.splice(number, 1);
+    this.finish(event, Math.min(number, this.boxes.length - 1));
+    if (!this.boxes.length) this.element.focus();
   }
 
   finish(event, focused) {

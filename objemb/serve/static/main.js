@@ -83,17 +83,20 @@ async function renderViews() {
   show(byId("combine-field"), query.views.length > 1);
   const figures = await Promise.all(query.views.map(async (view) => {
     const figure = make("figure", { class: `view ${view.role}` });
+    const caption = make("figcaption", {}, make("span", {}, `${NAMES[view.role]}: ${view.name}`));
     try {
       const editor = await editorOf(view);
       figure.append(editor.element);
+      caption.append(editor.deletion);
       figure.append(make("p", { class: "help" }, view.boxes.length || editor.offered.length === 0
         ? "Draw a box around the object. Without one, what the model finds is searched for."
         : "Draw a box, or click a dashed one to search with it."));
     } catch (error) {
       figure.append(make("p", { class: "notice error" }, error.message));
     }
-    const remove = make("button", { type: "button", class: "small", onclick: () => removeView(view) }, "Remove");
-    figure.append(make("figcaption", {}, make("span", {}, `${NAMES[view.role]}: ${view.name}`), remove));
+    const remove = make("button", { type: "button", class: "small", onclick: () => removeView(view) }, "Remove photo");
+    caption.append(remove);
+    figure.append(caption);
     return figure;
   }));
   place.replaceChildren(...figures);
