@@ -43,7 +43,9 @@ DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 
 # Packages, or parts of packages, that only one file each may import, inside the function that needs them.
 # Classes of Detectron2 and Lightning have to be subclassed, hence private files, themselves imported inside functions.
-DETECTRON2 = {f"detectors/_detectron2_{name}.py" for name in ("config", "heads", "losses", "program", "weights")}
+DETECTRON2 = {
+    f"detectors/_detectron2_{name}.py" for name in ("boxes", "config", "heads", "losses", "program", "trunk", "weights")
+}
 LIGHTNING = "training/_lightning.py"
 # FastAPI and pydantic read the annotations of functions and classes when these are defined.
 SERVING = {f"serve/_{name}.py" for name in ("app", "bodies", "server")}

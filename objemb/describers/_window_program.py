@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from objemb.describers._windows import MARGIN, ROUNDING
 from objemb.ops.byte_resize import resized_parts
+from objemb.ops.windows import MARGIN, ROUNDING
 
 #: Largest difference of maps, of values around 1, between a window and the same window on a canvas, that is rounding.
 TOLERANCE = 1e-3

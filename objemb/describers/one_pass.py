@@ -19,14 +19,12 @@ from objemb.heads.base import Head
 from objemb.layers.precision import computed
 from objemb.ops.boxes import scale
 from objemb.ops.tensors import as_tensor
+from objemb.ops.windows import OCTAVES
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
 from objemb.regions.union import Union
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
-
-#: A head trained at one size works for objects up to half an octave smaller or larger.
-OCTAVES = 0.5
 
 
 @plugin

@@ -6,47 +6,129 @@ Importing this module registers the ROI heads. It needs Detectron2, so it is imp
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, Res5ROIHeads, StandardROIHeads
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, GeneralizedRCNN, PanopticFPN
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    CascadeROIHeads,
+    Res5ROIHeads,
+    ROIHeads,
+    StandardROIHeads,
+)
 from detectron2.structures import ImageList, Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
-from objemb import checks
-from objemb.heads.embedding import EmbeddingHead
+from objemb import checks, registry
+from objemb.detectors._detectron2_trunk import (
+    INPUT,
+    build_backbone_with_trunk,
+    lower_maps,
+    stages_for_levels,
+    trunk_levels,
+)
+from objemb.detectors._detectron2_windows import samples_at_one_size
+from objemb.detectors.capabilities import TRUNK
+from objemb.heads.base import Head, is_scripting
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 
 if TYPE_CHECKING:
     from detectron2.layers import ShapeSpec
 
+HEADS = ("embedding", "tail")
 LOSSES = {"cosine": cosine_loss, "l2": l2_loss, "relational": relational_loss}
 
 
-def embedding_head_node() -> object:
+def embedding_head_node() -> CfgNode:
     """``MODEL.ROI_EMBEDDING_HEAD`` with its defaults."""
     node = CfgNode()
-    # Backbone maps to pool from; empty for the same as the box head.
+    # The head: "embedding" or "tail" (objemb.heads).
+    node.NAME = "embedding"
+    # Maps to pool from: those of the backbone, or levels of the trunk below a pyramid by stride, such as "trunk8".
+    # Empty means the default of the head: the levels of the box head, or the trunk's level of STRIDE for a tail.
     node.IN_FEATURES = []
-    # Shape of the head: see objemb.heads.embedding.EmbeddingHead.
+    # Shape of the head: see objemb.heads.embedding.EmbeddingHead and objemb.heads.tail.Tail. Zero and the empty text
+    # mean the default of the head.
     node.DIM = 128
     node.WIDTH = 256
     node.DEPTH = 2
-    node.SAMPLES = 7
-    node.SAMPLING_RATIO = 2
-    node.ANCHOR = "middle"
+    node.SHORTCUT = False
+    node.SAMPLES = 0
+    node.SAMPLING_RATIO = 0
+    node.ANCHOR = ""
+    # Of a tail: the stride after which the stages of BACKBONE begin, and the settings of that network and of the
+    # pooling behind it, as in a config of objemb. The training program takes them from the teacher.
+    node.STRIDE = 8
+    node.BACKBONE = CfgNode({"name": "", "arch": "", "weights": ""}, new_allowed=True)
+    node.POOLING = CfgNode({"name": ""}, new_allowed=True)
+    # Longer side, in pixels of the network's input, at which the head describes objects: other boxes are resized to it
+    # (see objemb.describers.one_pass.OnePass); 0 to describe each box at its own size.
+    node.OBJECT_SIDE = 0.0
     # The loss, one of "cosine", "l2", "relational" (objemb.losses.distillation), and its weight relative to the losses
     # of the detector. With weight 0, the head is not trained and no teacher vectors are needed.
     node.LOSS = "cosine"
     node.LOSS_WEIGHT = 1.0
     # Foreground proposals per image to train on, in addition to all ground-truth boxes.
     node.PROPOSALS_PER_IMAGE = 32
+    # Names of the detector's classes, for whoever opens the model; empty if unknown. The training program fills them.
+    node.CLASSES = []
+    # The builder of the backbone whose trunk is read; set while a network is built.
+    node.ABOVE = ""
     return node
 
 
-class WithEmbeddings:
-    """Mixin that adds embeddings to ROI heads of Detectron2; the first base of each class below.
+def objemb_backbone_node() -> CfgNode:
+    """``MODEL.OBJEMB_BACKBONE`` with its defaults: a network of objemb as the trunk, for the backbone
+    ``build_objemb_fpn_backbone``. ``frozen`` is the stride of the map up to which its layers are not trained."""
+    return CfgNode({"name": "", "arch": "", "weights": "", "frozen": 0}, new_allowed=True)
+
+
+def head_settings(node: CfgNode) -> dict[str, object]:
+    """Settings of the head of objemb that a node stands for."""
+    common = {
+        "name": checks.one_of("MODEL.ROI_EMBEDDING_HEAD.NAME", node.NAME, HEADS),
+        "dim": node.DIM,
+        **({"levels": list(node.IN_FEATURES)} if len(node.IN_FEATURES) else {}),
+        **({"samples": node.SAMPLES} if node.SAMPLES else {}),
+        **({"sampling_ratio": node.SAMPLING_RATIO} if node.SAMPLING_RATIO else {}),
+        **({"anchor": node.ANCHOR} if node.ANCHOR else {}),
+    }
+    if node.NAME == "embedding":
+        shortcut = {"shortcut": True} if node.SHORTCUT else {}
+        return {**common, "width": node.WIDTH, "depth": node.DEPTH, **shortcut}
+    parts = {key: {k: v for k, v in node[key].items() if v not in ("", None)} for key in ("BACKBONE", "POOLING")}
+    missing = [f"MODEL.ROI_EMBEDDING_HEAD.{key}.name" for key, part in parts.items() if "name" not in part]
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)}: expected the network and the pooling of the teacher, such as torchvision_cnn "
+            "(with its arch) and gem, found none; tools/train_detectron2.py --teacher MODEL sets them"
+        )
+    return {**common, "stride": node.STRIDE, "backbone": parts["BACKBONE"], "pooling": parts["POOLING"]}
+
+
+def connected_head(
+    settings: Mapping[str, object], shapes: Mapping[str, tuple[int, int]], pyramid: Sequence[str]
+) -> tuple[Head, list[str]]:
+    """A head of objemb, connected to the maps of a backbone, and the names of those that it reads.
+
+    Args:
+        settings: As ``head:`` in a config of objemb.
+        shapes: Channels and stride of each map.
+        pyramid: The maps that the box head reads.
+    """
+    head = registry.build(Head, settings)
+    return head, list(head.connect(shapes, pyramid))
+
+
+class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
+    """Adds embeddings to ROI heads of Detectron2; the first base of each class below, which names the methods of the
+    second one ``plain_forward`` and ``plain_given_boxes``, because TorchScript does not know ``super``.
 
     At inference, every final box has a row in ``pred_embeddings``, float32 ``(N, D)`` of unit length, ``(0, D)``
     without boxes. The same holds for given boxes (``forward_with_given_boxes``), in pixels of the network's input.
@@ -66,11 +148,12 @@ class WithEmbeddings:
     def __init__(
         self,
         *,
-        embedding_head: EmbeddingHead,
+        embedding_head: Head,
         embedding_in_features: list[str],
-        embedding_loss: str,
-        embedding_loss_weight: float,
-        embedding_proposals: int,
+        embedding_loss: str = "cosine",
+        embedding_loss_weight: float = 1.0,
+        embedding_proposals: int = 32,
+        embedding_object_side: float = 0.0,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
@@ -79,30 +162,28 @@ class WithEmbeddings:
         self.embedding_loss = LOSSES[checks.one_of("MODEL.ROI_EMBEDDING_HEAD.LOSS", embedding_loss, LOSSES)]
         self.embedding_loss_weight = embedding_loss_weight
         self.embedding_proposals = embedding_proposals
+        self.embedding_object_side = float(embedding_object_side)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, object]:
         """Arguments of the constructor; ``input_shape`` has the channels and stride of each map of the backbone."""
         node = cfg.MODEL.ROI_EMBEDDING_HEAD
-        head = EmbeddingHead(
-            dim=node.DIM,
-            width=node.WIDTH,
-            depth=node.DEPTH,
-            samples=node.SAMPLES,
-            sampling_ratio=node.SAMPLING_RATIO,
-            levels=list(node.IN_FEATURES) or None,
-            anchor=node.ANCHOR,
-        )
-        levels = {name: (shape.channels, shape.stride) for name, shape in input_shape.items()}
-        names = head.connect(levels, cfg.MODEL.ROI_HEADS.IN_FEATURES)
+        shapes = {name: (shape.channels, shape.stride) for name, shape in input_shape.items()}
+        head, names = connected_head(head_settings(node), shapes, cfg.MODEL.ROI_HEADS.IN_FEATURES)
         return {
-            **super().from_config(cfg, input_shape),  # type: ignore[misc]  # no types
+            **super().from_config(cfg, input_shape),
             "embedding_head": head,
-            "embedding_in_features": list(names),
+            "embedding_in_features": names,
             "embedding_loss": node.LOSS,
             "embedding_loss_weight": node.LOSS_WEIGHT,
             "embedding_proposals": node.PROPOSALS_PER_IMAGE,
+            "embedding_object_side": node.OBJECT_SIDE,
         }
+
+    def attach(self, backbone: Backbone) -> None:
+        """Tell the heads which backbone computes their maps: windows of objects pass through its lower layers. It is
+        not registered as a submodule, so that it is trained and saved once."""
+        self.__dict__["_backbone"] = backbone
 
     def forward(
         self,
@@ -112,28 +193,91 @@ class WithEmbeddings:
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See ``ROIHeads.forward``; at inference the base class calls :meth:`forward_with_given_boxes`."""
-        instances, losses = super().forward(images, features, proposals, targets)  # type: ignore[misc]  # no types
-        if self.training and self.embedding_loss_weight > 0:  # type: ignore[attr-defined]  # no types
-            losses["loss_embedding"] = self._loss(features, proposals, targets or [])
+        instances, losses = self.plain_forward(images, features, proposals, targets)
+        if self.training and self.embedding_loss_weight > 0:
+            losses["loss_embedding"] = self._loss(features, proposals, [] if targets is None else targets)
         return instances, losses
 
     def forward_with_given_boxes(self, features: dict[str, Tensor], instances: list[Instances]) -> list[Instances]:
         """See ``ROIHeads.forward_with_given_boxes``."""
-        instances = super().forward_with_given_boxes(features, instances)  # type: ignore[misc]  # no types
-        vectors = self.embedding_head(self._maps(features), [i.pred_boxes.tensor for i in instances])
-        for of_image, rows in zip(instances, vectors.split([len(i) for i in instances]), strict=True):
-            of_image.pred_embeddings = rows
+        instances = self.plain_given_boxes(features, instances)
+        boxes = [i.pred_boxes.tensor for i in instances]
+        if is_scripting():
+            vectors = self.embedding_head([features[name] for name in self.embedding_in_features], boxes)
+        else:
+            vectors = self.described(features, boxes, [i.image_size for i in instances])
+        start = 0
+        for of_image in instances:
+            of_image.pred_embeddings = vectors[start : start + len(of_image)]
+            start += len(of_image)
         return instances
 
-    def _maps(self, features: dict[str, Tensor]) -> list[Tensor]:
-        return [features[name] for name in self.embedding_in_features]
+    @torch.jit.unused
+    def described(
+        self,
+        features: dict[str, Tensor],
+        boxes: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        unit: bool = True,
+    ) -> Tensor:
+        """Vectors of boxes.
 
-    def _loss(self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]) -> Tensor:
+        Args:
+            features: Maps of the backbone.
+            boxes: ``(N, 4)`` of each image, xyxy edges in pixels of the network's input.
+            sizes: ``(height, width)`` of each image in it, without padding.
+            unit: Whether to normalise the vectors.
+
+        Returns:
+            float32 ``(sum of N, D)``, image by image.
+
+        Raises:
+            TypeError: The heads are to describe objects at one size, but are not part of a network that can.
+        """
+        head, maps = self.embedding_head, [features[name] for name in self.embedding_in_features]
+        if self.embedding_object_side <= 0:
+            own: Tensor = head(maps, list(boxes), unit=unit)
+            return own
+        backbone = self.__dict__.get("_backbone")
+        if backbone is None or INPUT not in features:
+            raise TypeError(
+                "MODEL.META_ARCHITECTURE: expected EmbeddingRCNN or EmbeddingPanopticFPN, whose backbone describes "
+                "windows at OBJECT_SIDE, found another network; add_embedding_head_config sets it"
+            )
+        names = self.embedding_in_features
+        below = set(names) <= set(trunk_levels(backbone))
+        pyramids = [] if below else [shape.stride for shape in backbone.output_shape().values()]
+        numbers: list[Tensor] = []
+
+        def lower(pixels: Tensor) -> list[Tensor]:
+            found = lower_maps(backbone, pixels, names)
+            return [found[name] for name in names]
+
+        def blocks() -> Iterator[Tensor]:
+            multiple = max(16, *head.strides, *pyramids)
+            for of_block, samples in samples_at_one_size(
+                head, maps, lower, features[INPUT], sizes, boxes, self.embedding_object_side, multiple
+            ):
+                numbers.append(of_block)
+                yield samples
+
+        vectors = head.vectors(blocks(), unit=unit)
+        return vectors[torch.cat(numbers).argsort()]
+
+    @torch.jit.unused
+    def _loss(
+        self, features: dict[str, Tensor], proposals: Sequence[Instances], targets: Sequence[Instances]
+    ) -> Tensor:
         examples = [self._examples(*of_image) for of_image in zip(proposals, targets, strict=True)]
-        boxes, teacher = zip(*examples, strict=True)
-        student = self.embedding_head(self._maps(features), boxes, unit=False)
-        return self.embedding_loss_weight * self.embedding_loss(student, torch.cat(teacher).to(student))
+        boxes, vectors = zip(*examples, strict=True)
+        student = self.described(features, boxes, [t.image_size for t in targets], unit=False)
+        teacher = torch.cat(vectors).to(student)
+        if len(teacher) and has_event_storage():
+            cosine = F.cosine_similarity(student.detach(), teacher).mean()
+            get_event_storage().put_scalar("embedding/cosine", float(cosine))
+        return self.embedding_loss_weight * self.embedding_loss(student, teacher)
 
+    @torch.jit.unused
     @torch.no_grad()
     def _examples(self, proposals: Instances, target: Instances) -> tuple[Tensor, Tensor]:
         """Training boxes ``(M, 4)`` of an image, and the teacher's vectors ``(M, D)``."""
@@ -154,29 +298,78 @@ class WithEmbeddings:
             teacher.append(checks.shape("gt_image_embeddings", target.gt_image_embeddings, (len(truth), dim))[:1])
         return torch.cat(boxes), torch.cat(teacher)
 
+    @torch.jit.unused
     def _foreground(self, proposals: Instances, target: Instances) -> tuple[Tensor, Tensor]:
         """Indices of random foreground proposals, and the index of the ground-truth box of each."""
         overlaps = pairwise_iou(target.gt_boxes, proposals.proposal_boxes)
-        matched, labels = self.proposal_matcher(overlaps)  # type: ignore[attr-defined]  # no types
+        matched, labels = self.proposal_matcher(overlaps)
         foreground = (labels == 1).nonzero().flatten()
         order = torch.randperm(len(foreground), device=foreground.device)
         chosen = foreground[order[: self.embedding_proposals]]
         return chosen, matched[chosen]
 
 
+def _named(function: FunctionType, name: str) -> FunctionType:
+    """A function under another name, by which TorchScript compiles it beside the one that calls it."""
+    other = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
+    other.__annotations__, other.__module__ = function.__annotations__, function.__module__
+    return other
+
+
 @ROI_HEADS_REGISTRY.register()
 class EmbeddingROIHeads(WithEmbeddings, StandardROIHeads):  # type: ignore[misc]  # no types
     """``StandardROIHeads`` (FPN, C5), with embeddings."""
+
+    plain_forward = _named(StandardROIHeads.forward, "plain_forward")
+    plain_given_boxes = _named(StandardROIHeads.forward_with_given_boxes, "plain_given_boxes")
 
 
 @ROI_HEADS_REGISTRY.register()
 class EmbeddingRes5ROIHeads(WithEmbeddings, Res5ROIHeads):  # type: ignore[misc]  # no types
     """``Res5ROIHeads`` (C4), with embeddings pooled from the map below the stage that runs on boxes."""
 
+    plain_forward = _named(Res5ROIHeads.forward, "plain_forward")
+    plain_given_boxes = _named(Res5ROIHeads.forward_with_given_boxes, "plain_given_boxes")
+
 
 @ROI_HEADS_REGISTRY.register()
 class EmbeddingCascadeROIHeads(WithEmbeddings, CascadeROIHeads):  # type: ignore[misc]  # no types
     """``CascadeROIHeads``, with embeddings of the boxes of the last stage."""
+
+    plain_forward = _named(CascadeROIHeads.forward, "plain_forward")
+    plain_given_boxes = _named(CascadeROIHeads.forward_with_given_boxes, "plain_given_boxes")
+
+
+class _WithTrunkLevels:
+    """Mixin for networks whose ROI heads read levels below the pyramid, or describe objects at one size."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        if isinstance(self.roi_heads, WithEmbeddings):  # type: ignore[attr-defined]  # no types
+            self.roi_heads.attach(self.backbone)  # type: ignore[attr-defined]  # no types
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, object]:
+        """Arguments of the constructor. The backbone gives the levels of its trunk as well, if the head needs them."""
+        node = cfg.MODEL.ROI_EMBEDDING_HEAD
+        if node.NAME == "tail" or node.OBJECT_SIDE > 0 or any(name.startswith(TRUNK) for name in node.IN_FEATURES):
+            cfg = cfg.clone()
+            cfg.defrost()
+            stages_for_levels(cfg)
+            cfg.MODEL.ROI_EMBEDDING_HEAD.ABOVE = cfg.MODEL.BACKBONE.NAME
+            cfg.MODEL.BACKBONE.NAME = build_backbone_with_trunk.__name__
+        arguments: dict[str, object] = super().from_config(cfg)  # type: ignore[misc]  # no types
+        return arguments
+
+
+@META_ARCH_REGISTRY.register()
+class EmbeddingRCNN(_WithTrunkLevels, GeneralizedRCNN):  # type: ignore[misc]  # no types
+    """``GeneralizedRCNN`` whose ROI heads also read the levels of the trunk."""
+
+
+@META_ARCH_REGISTRY.register()
+class EmbeddingPanopticFPN(_WithTrunkLevels, PanopticFPN):  # type: ignore[misc]  # no types
+    """``PanopticFPN`` whose ROI heads also read the levels of the trunk."""
 
 
 #: ROI heads of Detectron2, and the same with embeddings.
@@ -185,3 +378,5 @@ WITH_EMBEDDINGS = {
     "Res5ROIHeads": "EmbeddingRes5ROIHeads",
     "CascadeROIHeads": "EmbeddingCascadeROIHeads",
 }
+#: Networks of Detectron2 with ROI heads, and the same with the levels of the trunk.
+WITH_TRUNK_LEVELS = {"GeneralizedRCNN": "EmbeddingRCNN", "PanopticFPN": "EmbeddingPanopticFPN"}

@@ -50,7 +50,13 @@ class TeacherMapper:
         mapped = self.mapper(dataset_dict)
         if mapped is not None and "instances" in mapped:
             instances = mapped["instances"]
-            vectors = self._vectors(mapped["image"], instances.gt_boxes.tensor)
+            boxes = instances.gt_boxes.tensor
+            if boxes.shape[1] != 4:
+                raise ValueError(
+                    f"gt_boxes: expected upright boxes (x1, y1, x2, y2), found {boxes.shape[1]} numbers a box, as of "
+                    "rotated ones; a teacher describes upright boxes, so let the mapper give those around the objects"
+                )
+            vectors = self._vectors(mapped["image"], boxes)
             instances.gt_embeddings = vectors[1:]
             instances.gt_image_embeddings = vectors[:1].expand(len(instances), -1)
         return mapped

@@ -5,8 +5,11 @@ This module needs Detectron2, so it is imported inside functions only.
 
 from __future__ import annotations
 
+import functools
 import logging
+import re
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,9 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor
 
 from objemb import checks
+from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from objemb.checks import MissingWeightsError
+from objemb.detectors._detectron2_trunk import ObjembTrunk, trunk_of
 from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file
 from objemb.weights.pickled_arrays import UnreadablePickleError, read_pickled_arrays
@@ -33,32 +39,77 @@ CLASSIFIERS = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predic
 #: Missing in files of Detectron1, whose batch norms are merged into a scale and a shift.
 MERGED = (".running_mean", ".running_var")
 
+#: Addresses of Detectron2's files, and what stands for their beginning.
+SCHEME, STORE = "detectron2://", "https://dl.fbaipublicfiles.com/detectron2/"
+NOT_AS_TORCHVISION = (
+    "{file}: expected a config that reads pixels as torchvision's ResNet does, with INPUT.FORMAT RGB, "
+    "MODEL.PIXEL_MEAN [123.675, 116.28, 103.53], MODEL.PIXEL_STD [58.395, 57.12, 57.375] and "
+    "MODEL.RESNETS.STRIDE_IN_1X1 False, found others; set them, as in configs/detectron2, or take the weights that "
+    "Detectron2's MODEL_ZOO.md lists for this config"
+)
+
 logger = logging.getLogger(__name__)
 
 
-def fill_network(network: GeneralizedRCNN, weights: str | Path) -> None:
+def fill_network(network: GeneralizedRCNN, weights: str | Path) -> Path | None:
     """Fill a ``GeneralizedRCNN`` with weights.
 
-    A file without a box classifier, such as ImageNet weights, fills only the trunk (in a C4 network also the stage
-    above it); the rest keeps its random values. An embedding head in the file is ignored.
+    A file without a box classifier, such as ImageNet weights of Detectron2 or of torchvision, fills only the trunk (in
+    a C4 network also the stage above it); the rest keeps its random values.
+
+    Returns:
+        The file, if it has an embedding head, which is not part of this network; otherwise None.
 
     Raises:
         MissingWeightsError: The file does not exist.
         UnreadableWeightsError: It cannot be read, or does not fit the network.
         ValueError: It has another number of classes.
     """
-    file = existing_file(weights, ())
-    given = _read_pickle(network, file) if file.suffix == ".pkl" else of_module(network, read_weights(file), file)
+    file = local_file(weights)
+    given = read_state(network, file)
     state = {k: v for k, v in given.items() if not k.startswith(EMBEDDING_HEAD) and ANCHORS not in k}
     classifiers = [state[k] for k in CLASSIFIERS if k in state]
     if not classifiers:
-        state = _completed(network, state, file)
+        state = _completed(network, _of_torchvision(network, state, file), file)
     elif len(classifiers[0]) != network.roi_heads.num_classes + 1:
         raise ValueError(
             f"{file}: expected weights for {network.roi_heads.num_classes} classes, found {len(classifiers[0]) - 1}; "
             f"pass num_classes={len(classifiers[0]) - 1} or their names as classes"
         )
     fill(network, state, file)
+    return file if has_embedding_head(given) else None
+
+
+def has_embedding_head(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict of a network of Detectron2 has a trained embedding head."""
+    return any(k.startswith(EMBEDDING_HEAD) for k in state)
+
+
+def local_file(weights: str | Path) -> Path:
+    """``weights`` as a file on this machine.
+
+    Raises:
+        MissingWeightsError: There is none; the message says from where to fetch it, since nothing is downloaded.
+    """
+    text = str(weights)
+    address = f"{STORE}{text.removeprefix(SCHEME)}" if text.startswith(SCHEME) else text
+    if re.match(r"https?://", address):
+        raise MissingWeightsError(
+            f"weights: expected a file, since nothing is downloaded, found {text}; fetch {address} and pass its path"
+        )
+    try:
+        return existing_file(weights, ())
+    except MissingWeightsError as error:
+        zoo = _zoo_addresses().get(Path(text).name)
+        where = (
+            f"; fetch {zoo} and pass its path" if zoo else "; MODEL_ZOO.md of Detectron2 has the addresses of its files"
+        )
+        raise MissingWeightsError(f"{error}{where if Path(text).suffix == '.pkl' else ''}") from error
+
+
+def read_state(network: GeneralizedRCNN, file: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file by their names in Detectron2's networks; nothing in it is executed."""
+    return _read_pickle(network, file) if file.suffix == ".pkl" else of_module(network, read_weights(file), file)
 
 
 def _read_pickle(network: GeneralizedRCNN, file: Path) -> Mapping[str, Tensor]:
@@ -79,6 +130,62 @@ def _read_pickle(network: GeneralizedRCNN, file: Path) -> Mapping[str, Tensor]:
         return state
     aligned: Mapping[str, Tensor] = align_and_update_state_dicts(network.state_dict(), state, c2_conversion=not ours)
     return aligned
+
+
+def _of_torchvision(network: GeneralizedRCNN, state: Mapping[str, Tensor], file: Path) -> Mapping[str, Tensor]:
+    """ResNet of torchvision by Detectron2's names, and classification networks for the trunk of ``ObjembTrunk``; other
+    states as they are.
+
+    Raises:
+        ValueError: The config reads pixels otherwise than such a network.
+    """
+    trunk = trunk_of(network.backbone)
+    prefix = "backbone.bottom_up." if trunk is not network.backbone else "backbone."
+    if isinstance(trunk, ObjembTrunk):
+        body = trunk.body.state_dict()
+        renamed = {k: f"network.{k}" if f"network.{k}" in body else k for k in state}
+        return {**{f"{prefix}body.{renamed[k]}": v for k, v in state.items()}, **_own_normalisation(trunk, prefix)}
+    if "layer1.0.conv1.weight" not in state:
+        return state
+    names = {k: _detectron2_name(k) for k in state}
+    mean, std = (network.pixel_mean.flatten().tolist(), network.pixel_std.flatten().tolist())
+    differing = [abs(a - 255 * b) for a, b in zip([*mean, *std], [*IMAGENET_MEAN, *IMAGENET_STD], strict=True)]
+    block = next(m for m in trunk.stages[0].modules() if hasattr(m, "conv1"))
+    last = getattr(block, "conv3", None)
+    if network.input_format != "RGB" or max(differing) > 0.1 or (last is not None and block.conv2.stride != (1, 1)):
+        raise ValueError(NOT_AS_TORCHVISION.format(file=file))
+    strides = [stage[0].conv1.stride for stage in trunk.stages[1:]]
+    if last is not None and any(stride != (1, 1) for stride in strides):
+        raise ValueError(NOT_AS_TORCHVISION.format(file=file))
+    stages = {f"{prefix}{names[k]}": v for k, v in state.items() if names[k] is not None}
+    # in a network without pyramid, the last stage belongs to the heads
+    own = network.state_dict()
+    return {(k if k in own else k.replace(f"{prefix}res5.", "roi_heads.res5.")): v for k, v in stages.items()}
+
+
+def _own_normalisation(trunk: ObjembTrunk, prefix: str) -> dict[str, Tensor]:
+    """The mean and standard deviation of a trunk, which files of classification networks do not have."""
+    own = {f"{prefix}body.{k}": v for k, v in trunk.body.state_dict().items()}
+    return {k: v for k, v in own.items() if k.removeprefix(f"{prefix}body.") in ("mean", "std")}
+
+
+def _detectron2_name(name: str) -> str | None:
+    """The name in Detectron2's ResNet of a tensor of torchvision's; None for its classifier."""
+    if name.startswith("fc."):
+        return None
+    name = re.sub(r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}.", name)
+    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+    name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
+    return name if name.startswith("res") else f"stem.{name}"
+
+
+@functools.cache
+def _zoo_addresses() -> dict[str, str]:
+    """Addresses of the files of Detectron2's model zoo by their names, from the table in its source, which is not
+    imported."""
+    source = (Path(str(resources.files("detectron2"))) / "model_zoo" / "model_zoo.py").read_text(encoding="utf-8")
+    pairs = re.findall(r'"([\w/.-]+)": "([\w/.-]+\.pkl)"', source)
+    return {Path(suffix).name: f"{STORE}{config}/{suffix}" for config, suffix in pairs}
 
 
 def _completed(network: GeneralizedRCNN, state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -122,9 +123,12 @@ class NetworkDetector(Frozen, Detector):
 
     Attributes:
         pyramid: Names of the pyramid levels, the finest first.
+        unused_head: The file of the detector's weights, if it holds a trained embedding head, which belongs to a
+            describer; otherwise None.
     """
 
     pyramid: tuple[str, ...]
+    unused_head: Path | None = None
 
     @abstractmethod
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:

@@ -2,58 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from objemb import checks
 from objemb.detectors._detectron2_teacher import TeacherMapper
 from objemb.detectors._outputs import photo_regions
 from objemb.detectors._rcnn import counted_classes
-from objemb.detectors.capabilities import TRUNK, DetectionProgram, NetworkDetector, NetworkInput
+from objemb.detectors.capabilities import DetectionProgram, NetworkDetector, NetworkInput
 from objemb.ops.batches import group_equal
-from objemb.ops.images import resize
 from objemb.ops.tensors import as_tensor
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
-from objemb.types import Settings
+from objemb.types import Settings, Uint8Array
 from objemb.weights.locate import is_named
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
-    from detectron2.modeling import Backbone
 
-__all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config"]
+__all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config", "describe_boxes", "embedding_config"]
+
+#: More than the side of any JPEG, which alone can be decoded at a lower resolution.
+FULL_SIDE = 1 << 16
+
+logger = logging.getLogger(__name__)
 
 
 def add_embedding_head_config(cfg: object) -> None:
     """Add an embedding head to a Detectron2 config: its node ``MODEL.ROI_EMBEDDING_HEAD``, and ROI heads that read it.
 
-    Call it after merging the usual config, then set the keys of the head, and use Detectron2 as usual::
+    ::
 
         cfg = get_cfg()
-        cfg.merge_from_file("my_faster_rcnn.yaml")
         add_embedding_head_config(cfg)
+        cfg.merge_from_file("my_faster_rcnn.yaml")
         cfg.MODEL.ROI_EMBEDDING_HEAD.DIM = 128
         model = build_model(cfg)
+
+    It can be called before or after a file is merged: networks and ROI heads that are named later get embeddings as
+    well. A file with the node itself, like the ``config.yaml`` of a trained model, has to be merged afterwards, because
+    Detectron2 rejects unknown keys; :func:`embedding_config` does both.
 
     ``instances.pred_embeddings`` are the vectors, float32 ``(N, D)`` of unit length; see
     :class:`objemb.detectors._detectron2_heads.WithEmbeddings` for their training, and
     :func:`objemb.detectors._detectron2_heads.embedding_head_node` for the keys. COCO weights load as usual; the head
-    keeps its random initialisation. A file that contains the node has to be merged after this call, because Detectron2
-    rejects unknown keys. Such a file should also contain ``MODEL.ROI_HEADS.NAME: EmbeddingROIHeads``, like the
-    ``config.yaml`` of a trained model; otherwise, call this function again afterwards.
+    keeps its random initialisation.
 
     Args:
-        cfg: A ``CfgNode``, changed in place: an existing node is kept, and ROI heads are replaced by those with
-            embeddings.
+        cfg: A ``CfgNode``, changed in place: an existing node is kept; ``MODEL.META_ARCHITECTURE`` and
+            ``MODEL.ROI_HEADS.NAME`` become those with embeddings.
 
     Raises:
-        ValueError: ``MODEL.ROI_HEADS.NAME`` is none of ``StandardROIHeads``, ``Res5ROIHeads``, ``CascadeROIHeads``.
+        ValueError: The network has no ROI heads, such as RetinaNet, or other ROI heads than ``StandardROIHeads``,
+            ``Res5ROIHeads`` or ``CascadeROIHeads``; also later, when such a config is merged.
         ImportError: Detectron2 is not installed.
     """
     _needed()
@@ -62,13 +70,59 @@ def add_embedding_head_config(cfg: object) -> None:
     add(cfg)
 
 
+def embedding_config(file: str | Path, opts: Sequence[object] = ()) -> CfgNode:
+    """The config of a network with an embedding head, such as ``config.yaml`` of a training or of ``objemb model
+    to-detectron2``::
+
+        predictor = DefaultPredictor(embedding_config("model/config.yaml"))
+        predictor(image)["instances"].pred_embeddings
+
+    Args:
+        file: The config. If ``MODEL.WEIGHTS`` is the name of a file beside it, it becomes the path of this file.
+        opts: Overrides: key, value, key, value ...
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As for :func:`add_embedding_head_config`.
+        ImportError: Detectron2 is not installed.
+    """
+    _needed()
+    from objemb.detectors._detectron2_config import embedding_config as of_file
+
+    return of_file(file, opts)
+
+
+def describe_boxes(model: object, image: Uint8Array, boxes: ArrayLike) -> Tensor:
+    """Vectors of given boxes of a photo, by a network of Detectron2 with an embedding head.
+
+    Args:
+        model: A ``DefaultPredictor``, which resizes the photo as always; or a network itself, which gets the photo as
+            it is.
+        image: uint8 ``(H, W, 3)``, with the channels in the order of OpenCV (blue, green, red), as
+            ``DefaultPredictor`` takes it; for a network, in its own order (``input_format``).
+        boxes: ``(N, 4)``, xyxy edges in pixels of the photo; N may be 0.
+
+    Returns:
+        float32 ``(N, D)`` on the CPU, of unit length.
+
+    Raises:
+        TypeError: The network has no embedding head.
+        ValueError: The image or the boxes have another form.
+    """
+    _needed()
+    from objemb.detectors._detectron2_boxes import describe_boxes as describe
+
+    return describe(model, image, boxes)
+
+
 @plugin
 class Detectron2Rcnn(NetworkDetector):
     """A Faster, Mask or Cascade R-CNN of Detectron2, whose masks become the extra ``masks``.
 
     Photos that reach the network in the same padded shape share a forward pass, and only those: a photo's boxes do not
     depend on which photos are detected with it (up to rounding in the last digits). They are resized as Detectron2's
-    ``DefaultPredictor`` does; channels, colours and their order are those of the config.
+    ``DefaultPredictor`` does, by Pillow and from their full resolution; channels, colours and their order are those of
+    the config.
 
     Nothing is ever downloaded: the weights that a config names are ignored.
 
@@ -76,9 +130,10 @@ class Detectron2Rcnn(NetworkDetector):
         config: Name of a config that comes with Detectron2, a YAML file of your own, or the contents of such a file as
             a mapping. A model folder stores the contents.
         weights: A file of Detectron2's model zoo (``.pkl``, read without executing it) or of ``torch.save``, such as
-            ``model_final.pth`` of its trainer (an embedding head in it is ignored; give the file as ``head.weights``
-            too), a model folder, or ``random`` (None is the same here). Weights of a classifier, such as those for
-            ImageNet, fill the trunk; the heads stay random.
+            ``model_final.pth`` of its trainer (an embedding head in it is not part of the detector, which is said; give
+            the file as ``head.weights`` too, or use ``objemb model build detectron2``), a model folder, or ``random``
+            (None is the same here). Weights of a classifier, such as those for ImageNet of Detectron2 or torchvision,
+            fill the trunk; the heads stay random, which is said.
         opts: Overrides of the config: key, value, key, value ..., such as ``[MODEL.RESNETS.DEPTH, 101]``.
         classes: Names of the classes; by default those of the dataset of the config, if Detectron2 knows it.
         num_classes: Number of classes *without* the background; by default that of the config.
@@ -119,10 +174,11 @@ class Detectron2Rcnn(NetworkDetector):
         _needed()
         from detectron2.modeling import build_model
 
-        from objemb.detectors._detectron2_config import rcnn_config, read_file
+        from objemb.detectors._detectron2_config import of_network, rcnn_config, read_file
+        from objemb.detectors._detectron2_trunk import trunk_levels, with_trunk
         from objemb.detectors._detectron2_weights import fill_network
 
-        content = config if isinstance(config, Mapping) else read_file(config)
+        content = of_network(config) if isinstance(config, Mapping) else read_file(config)
         limits = {
             "MODEL.ROI_HEADS.NUM_CLASSES": _count(num_classes, classes),
             "MODEL.ROI_HEADS.SCORE_THRESH_TEST": _share("score_threshold", score_threshold),
@@ -139,10 +195,14 @@ class Detectron2Rcnn(NetworkDetector):
         self.network = build_model(cfg)
         self.classes = _dataset_classes(cfg) if classes is None else tuple(str(c) for c in classes)
         self.pyramid = tuple(self.network.roi_heads.in_features)
-        last = {shape.stride: name for name, shape in self._trunk.output_shape().items()}
-        self._trunk_names = {f"{TRUNK}{stride}": name for stride, name in last.items()}
+        self._trunk_levels = tuple(trunk_levels(with_trunk(self.network.backbone)))
         if is_named(weights):
-            fill_network(self.network, weights)
+            self.unused_head = fill_network(self.network, weights)
+            if not self.classes and self.num_classes > 1:
+                logger.warning(
+                    "the data set of the config (%s) is not known here, so that labels are numbers: pass classes=[...]",
+                    ", ".join(cfg.DATASETS.TRAIN) or "none",
+                )
 
     @staticmethod
     def stand_alone(settings: Settings) -> dict[str, object]:
@@ -158,15 +218,14 @@ class Detectron2Rcnn(NetworkDetector):
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
         """See :meth:`NetworkDetector.groups`."""
         multiple = max(1, self.network.backbone.size_divisibility)
-        sizes = (self.network_size((photo.pixels.shape[1], photo.pixels.shape[2])) for photo in photos)
+        sizes = (self.network_size(_sides(photo)) for photo in photos)
         return group_equal(tuple(math.ceil(side / multiple) for side in size) for size in sizes)
 
     def preprocess(self, photos: Sequence[Photo]) -> NetworkInput:
         """See :meth:`NetworkDetector.preprocess`."""
-        pixels = [
-            resize(as_tensor(photo.pixels), self.network_size((photo.pixels.shape[1], photo.pixels.shape[2])))
-            for photo in photos
-        ]
+        from objemb.detectors._detectron2_boxes import resized
+
+        pixels = [resized(as_tensor(photo.pixels), self.network_size(_sides(photo))) for photo in photos]
         images = self.network.preprocess_image([{"image": p.flip(0) if self.bgr else p} for p in pixels])
         return NetworkInput(images.tensor.contiguous(memory_format=torch.channels_last), images.image_sizes)
 
@@ -180,41 +239,21 @@ class Detectron2Rcnn(NetworkDetector):
 
     def features(self, batch: NetworkInput) -> dict[str, Tensor]:
         """See :meth:`NetworkDetector.features`; includes the pyramid levels that are for proposals only."""
-        outputs: dict[str, Tensor] = {}
-        hook = self._trunk.register_forward_hook(lambda _module, _args, maps: outputs.update(maps))
-        try:
-            maps = self.network.backbone(batch.tensors)
-        finally:
-            hook.remove()
-        return {**maps, **{trunk: outputs[name] for trunk, name in self._trunk_names.items()}}
+        maps: dict[str, Tensor] = self.network.backbone(batch.tensors)
+        return maps
 
     def maps(self, batch: NetworkInput, names: Sequence[str]) -> dict[str, Tensor]:
-        """See :meth:`NetworkDetector.maps`. Trunks other than ResNets run completely."""
-        if not all(name in self._trunk_names for name in names):
-            return super().maps(batch, names)
-        from detectron2.modeling import ResNet
+        """See :meth:`NetworkDetector.maps`. Trunks other than ResNets and networks of objemb run completely."""
+        from objemb.detectors._detectron2_trunk import lower_maps
 
-        wanted = {self._trunk_names[name]: name for name in names}
-        trunk = self._trunk
-        if not isinstance(trunk, ResNet):
-            outputs = trunk(batch.tensors)
-            return {name: outputs[layer] for layer, name in wanted.items()}
-        levels: dict[str, Tensor] = {}
-        level = trunk.stem(batch.tensors)
-        for layer, stage in zip(trunk.stage_names, trunk.stages, strict=True):
-            level = stage(level)
-            if layer in wanted:
-                levels[wanted[layer]] = level
-            if len(levels) == len(wanted):
-                break
-        return levels
+        return lower_maps(self.network.backbone, batch.tensors, names)
 
     def levels(self) -> dict[str, tuple[int, int]]:
         """See :meth:`NetworkDetector.levels`."""
-        pyramid, trunk = self.network.backbone.output_shape(), self._trunk.output_shape()
-        shapes = {name: pyramid[name] for name in self.pyramid}
-        shapes |= {level: trunk[name] for level, name in self._trunk_names.items()}
-        return {name: (shape.channels, shape.stride) for name, shape in shapes.items()}
+        from objemb.detectors._detectron2_trunk import shapes_of
+
+        shapes = shapes_of(self.network)
+        return {name: shapes[name] for name in (*self.pyramid, *self._trunk_levels)}
 
     def regions(self, batch: NetworkInput, features: dict[str, Tensor], photos: Sequence[Photo]) -> list[Regions]:
         """See :meth:`NetworkDetector.regions`."""
@@ -270,8 +309,8 @@ class Detectron2Rcnn(NetworkDetector):
         return int(self.network.roi_heads.num_classes)
 
     def decode_side(self) -> int:
-        """See :meth:`Detector.decode_side`: the network's input never has a longer side."""
-        return self.max_size
+        """See :meth:`Detector.decode_side`: as Detectron2 does, photos are resized from their full resolution."""
+        return FULL_SIDE
 
     @property
     def mean(self) -> Tensor:
@@ -283,11 +322,6 @@ class Detectron2Rcnn(NetworkDetector):
         """See :attr:`NetworkDetector.std`."""
         return self._rgb(self.network.pixel_std)
 
-    @property
-    def _trunk(self) -> Backbone:
-        """The classification network: the part below a feature pyramid, or the whole backbone."""
-        return getattr(self.network.backbone, "bottom_up", self.network.backbone)
-
     def _rgb(self, colour: Tensor) -> Tensor:
         flat = colour.flatten().cpu() / 255
         return flat.flip(0) if self.bgr else flat
@@ -298,6 +332,11 @@ class Detectron2Rcnn(NetworkDetector):
 
         height, width = ResizeShortestEdge.get_output_shape(*size, self.min_size, self.max_size)
         return max(1, height), max(1, width)
+
+
+def _sides(photo: Photo) -> tuple[int, int]:
+    """``(height, width)`` of the decoded pixels."""
+    return photo.pixels.shape[1], photo.pixels.shape[2]
 
 
 def _needed() -> None:
@@ -323,9 +362,11 @@ def _count(num_classes: int | None, classes: Sequence[str] | None) -> int | None
 
 
 def _dataset_classes(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the classes of the config's dataset; empty if Detectron2 does not know it."""
+    """Names of the classes in the config, or of its dataset; empty if Detectron2 does not know it."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
+    if len(cfg.MODEL.ROI_EMBEDDING_HEAD.CLASSES) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        return tuple(str(name) for name in cfg.MODEL.ROI_EMBEDDING_HEAD.CLASSES)
     known = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog.list()]
     names = MetadataCatalog.get(known[0]).get("thing_classes", ()) if known else ()
     return tuple(names) if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else ()

@@ -22,6 +22,7 @@ from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file, is_named
 from objemb.weights.read import read_weights
 
+is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]  # a comment where it is called stops TorchScript
 #: Number of boxes that are sampled at a time: each needs small maps, and photos may have hundreds of boxes.
 BLOCK = 128
 #: Centre of the first cell of a map: the middle of its ``stride x stride`` pixels, or the first of these.
@@ -172,8 +173,8 @@ class Head(Frozen, Plugin, ABC):
             f"head: expected one that can start from a teacher's layers (tail), found {type(self).__name__}"
         )
 
-    def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor], *, unit: bool = True) -> Tensor:
-        """Vectors of the boxes of a batch of images.
+    def forward(self, features: list[Tensor], boxes: list[Tensor], unit: bool = True) -> Tensor:
+        """Vectors of the boxes of a batch of images. TorchScript can compile it, where it can compile :meth:`pooled`.
 
         Args:
             features: float ``(B, C, h, w)`` for each connected level.
@@ -186,9 +187,21 @@ class Head(Frozen, Plugin, ABC):
         Raises:
             ValueError: Levels or boxes do not fit the head or the batch.
         """
-        return self.vectors(self.sampled(features, boxes), unit=unit)
+        if is_scripting():
+            vectors = self._scripted(features, boxes, unit)
+        else:
+            vectors = self.vectors(self.sampled(features, boxes), unit=unit)
+        return vectors
 
-    def sampled(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _scripted(self, features: list[Tensor], boxes: list[Tensor], unit: bool) -> Tensor:
+        """As :meth:`forward`, without checks and blocks."""
+        numbered: list[Tensor] = []
+        for i, of_image in enumerate(boxes):
+            numbered.append(F.pad(of_image.float(), (1, 0), value=float(i)))
+        vectors = self.embed(self.sampled_rois(features, torch.cat(numbered))).float()
+        return F.normalize(vectors, dim=1) if unit else vectors
+
+    def sampled(self, features: list[Tensor], boxes: Sequence[Tensor]) -> Iterator[Tensor]:
         """Samples of the boxes of a batch of images, for :meth:`vectors`.
 
         Args:
@@ -230,7 +243,7 @@ class Head(Frozen, Plugin, ABC):
         vectors = torch.cat([*parts, embed(torch.cat(waiting))]).float()
         return l2(vectors) if unit else vectors
 
-    def sampled_rois(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+    def sampled_rois(self, features: list[Tensor], rois: Tensor) -> Tensor:
         """One block of :meth:`sampled`, of any length, without checks.
 
         Args:
@@ -240,12 +253,12 @@ class Head(Frozen, Plugin, ABC):
         Returns:
             float32 ``(M, sum of C, samples, samples)``; half precision would shift the boxes.
         """
-        levels = []
-        for level, stride in zip(features, self.strides, strict=True):
+        levels: list[Tensor] = []
+        size = (self.samples, self.samples)
+        for i, stride in enumerate(self.strides):  # TorchScript cannot zip a list with a tuple
             shift = (stride - 1) / 2 if self.anchor == "corner" else 0.0
-            moved = rois + rois.new_tensor([0.0, shift, shift, shift, shift])
-            size = (self.samples, self.samples)
-            levels.append(roi_align(level.float(), moved, size, 1 / stride, self.sampling_ratio, aligned=True))
+            moved = torch.cat([rois[:, :1], rois[:, 1:] + shift], dim=1)
+            levels.append(roi_align(features[i].float(), moved, size, 1 / stride, self.sampling_ratio, aligned=True))
         return torch.cat(levels, dim=1)
 
 

@@ -86,7 +86,9 @@ class EmbeddingHead(Head):
         """See :meth:`Head.pooled`."""
         cells = self.trunk(samples)
         parts = [cells.mean(dim=(2, 3)), cells.amax(dim=(2, 3))]
-        return torch.cat([*parts, samples.mean(dim=(2, 3))] if self.shortcut else parts, dim=1)
+        if self.shortcut:
+            parts.append(samples.mean(dim=(2, 3)))
+        return torch.cat(parts, dim=1)
 
 
 def _block(channels: int, width: int, kernel: int) -> nn.Sequential:

@@ -18,6 +18,8 @@ from objemb.aggregators.base import ImageAggregator
 from objemb.card import Provenance, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import PhotoDescriber
+from objemb.describers.capabilities import BoxEmbedder
+from objemb.detectors.capabilities import NetworkDetector
 from objemb.devices import find_device, find_precision
 from objemb.layers.whitening import Whitening
 from objemb.models.folder import read_tensors, write_folder
@@ -67,6 +69,7 @@ def build_model(
     precision = find_precision(precision, device)
     with missing_together(resolved):
         describer, aggregator, rerankers = _build_parts(resolved)
+    _tell_unused_head(describer)
     provenance: Provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
@@ -183,6 +186,21 @@ def _build_parts(settings: Settings) -> tuple[AnyDescriber, AnyAggregator, tuple
     aggregator.connect(describer.dim)
     rerankers = tuple(registry.build(Reranker, step) for step in settings["rerank"])
     return describer.requires_grad_(False), aggregator.requires_grad_(False), rerankers
+
+
+def _tell_unused_head(describer: AnyDescriber) -> None:
+    """Say if the file of a detector's weights has a trained embedding head that this model does not take."""
+    detector = describer.detector
+    if not isinstance(detector, NetworkDetector) or detector.unused_head is None:
+        return
+    if isinstance(describer, BoxEmbedder) and describer.head.file is not None:
+        return
+    log.warning(
+        "%s: the embedding head that was trained in it is not used: 'objemb model build detectron2' takes detector and "
+        "head, and so do head.weights=%s beside the weights of the detector of a one_pass",
+        detector.unused_head,
+        detector.unused_head,
+    )
 
 
 def _fill(describer: torch.nn.Module, aggregator: torch.nn.Module, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -4,19 +4,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("detectron2")
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import DefaultPredictor
+from detectron2.export import TracingAdapter, scripting_with_instances
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from objemb.detectors.detectron2_rcnn import add_embedding_head_config
+from objemb.describers._windows import windows_around
+from objemb.detectors._detectron2_boxes import described
+from objemb.detectors._detectron2_config import find_file
+from objemb.detectors._detectron2_trunk import lower_maps, trunk_of
+from objemb.detectors.detectron2_rcnn import add_embedding_head_config, describe_boxes
 from objemb.heads.embedding import EmbeddingHead
+from objemb.heads.tail import Tail
 from objemb.losses.distillation import cosine_loss
+from objemb.structures import Regions
 from tests.detectors.small_detectron2 import (
     C4,
     CASCADE,
@@ -31,6 +40,7 @@ from tests.detectors.small_detectron2 import (
     truth,
     usual_config,
 )
+from tests.tiny import noise_photo
 
 pytestmark = pytest.mark.detectron2
 
@@ -71,9 +81,10 @@ def test_the_usual_config_and_one_node() -> None:
     cfg.MODEL.ROI_EMBEDDING_HEAD.DIM = 32
     add_embedding_head_config(cfg)
     assert cfg.MODEL.ROI_EMBEDDING_HEAD.DIM == 32, "what was said stays"
-    cfg.MODEL.ROI_HEADS.NAME = "StandardRoiHeads"
-    with pytest.raises(ValueError, match=r"ROI_HEADS.NAME: .*did you mean 'StandardROIHeads'"):
-        add_embedding_head_config(cfg)
+    with pytest.raises(
+        ValueError, match=r"ROI_HEADS.NAME: .*did you mean 'StandardROIHeads'.*the mixin .*WithEmbeddings"
+    ):
+        cfg.MODEL.ROI_HEADS.NAME = "StandardRoiHeads"
 
 
 def test_the_head_is_that_of_all_describers(network: Any) -> None:
@@ -247,3 +258,206 @@ def test_saved_and_loaded(network: Any, tmp_path: Path) -> None:
 def test_model_zoo_is_never_imported() -> None:
     assert usual_config(FASTER) is not None
     assert "detectron2.model_zoo" not in sys.modules
+
+
+RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+RPN = "COCO-Detection/rpn_R_50_FPN_1x.yaml"
+SEMANTIC = "Misc/semantic_R_50_FPN_1x.yaml"
+PANOPTIC = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
+
+
+def shipped(name: str) -> str:
+    return str(find_file(name))
+
+
+class TestOrder:
+    def test_before_the_file_is_merged(self) -> None:
+        """As projects of Detectron2 add their keys: what the file says later does not take the head away."""
+        first, last = get_cfg(), get_cfg()
+        add_embedding_head_config(first)
+        first.merge_from_file(shipped(FASTER))
+        last.merge_from_file(shipped(FASTER))
+        add_embedding_head_config(last)
+        assert first == last
+        assert first.MODEL.ROI_HEADS.NAME == "EmbeddingROIHeads"
+        assert first.MODEL.META_ARCHITECTURE == "EmbeddingRCNN"
+        first.merge_from_list(["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"])
+        copied = first.clone()
+        copied.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
+        assert first.MODEL.ROI_HEADS.NAME == "EmbeddingCascadeROIHeads"
+        assert copied.MODEL.ROI_HEADS.NAME == "EmbeddingRes5ROIHeads"
+
+    @pytest.mark.parametrize("name", [RETINANET, RPN, SEMANTIC])
+    def test_what_has_no_roi_heads_is_refused_in_either_order(self, name: str) -> None:
+        cfg = get_cfg()
+        add_embedding_head_config(cfg)
+        with pytest.raises(
+            ValueError, match=r"META_ARCHITECTURE: expected a network with ROI heads, .* which has none"
+        ):
+            cfg.merge_from_file(shipped(name), allow_unsafe=True)
+        other = get_cfg()
+        other.merge_from_file(shipped(name), allow_unsafe=True)
+        with pytest.raises(ValueError, match="expected a network with ROI heads"):
+            add_embedding_head_config(other)
+
+    def test_panoptic_networks_have_them(self) -> None:
+        cfg = get_cfg()
+        add_embedding_head_config(cfg)
+        cfg.merge_from_file(shipped(PANOPTIC))
+        assert cfg.MODEL.META_ARCHITECTURE == "EmbeddingPanopticFPN"
+
+    def test_unknown_networks(self) -> None:
+        cfg = usual_config()
+        add_embedding_head_config(cfg)
+        with pytest.raises(
+            ValueError, match=r"found 'GeneralisedRCNN' .*did you mean 'GeneralizedRCNN'.*import the module"
+        ):
+            cfg.MODEL.META_ARCHITECTURE = "GeneralisedRCNN"
+
+
+TAIL = {
+    "NAME": "tail",
+    "BACKBONE": {"name": "narrow_resnet", "width": 8, "blocks": [1, 1, 1, 1]},
+    "POOLING": {"name": "mean"},
+    "STRIDE": 8,
+    "SAMPLES": 5,
+}
+
+
+def tail_config(name: str = FASTER, **node: Any) -> Any:
+    cfg = embedding_config(name)
+    for key, value in {**TAIL, **node}.items():
+        cfg.MODEL.ROI_EMBEDDING_HEAD[key] = CfgNode(value, new_allowed=True) if isinstance(value, dict) else value
+    return cfg
+
+
+class TestTail:
+    @pytest.mark.parametrize("name", [FASTER, CASCADE, C4, DC5])
+    def test_the_teachers_stages_on_a_level_of_the_trunk(self, name: str) -> None:
+        network = built(tail_config(name))
+        head = network.roi_heads.embedding_head
+        assert isinstance(head, Tail)
+        assert head.strides == (8,)
+        example = learned()
+        masks = torch.zeros(2, 64, 80, dtype=torch.bool)
+        masks[0, 6:50, 4:40] = masks[1, 20:60, 30:78] = True
+        example["instances"].gt_masks = BitMasks(masks)
+        terms = losses(network, example)
+        sum(terms.values()).backward()
+        assert head.project.weight.grad.abs().sum() > 0
+        network.eval()
+        (of_photo,) = found(network, entry(), do_postprocess=False)
+        with torch.no_grad():
+            pixels = network.preprocess_image([entry()]).tensor
+            trunk = trunk_of(network.backbone)
+            maps = trunk(pixels)
+            level = next(maps[n] for n, shape in trunk.output_shape().items() if shape.stride == 8)
+            expected = head([level], [of_photo.pred_boxes.tensor])
+        torch.testing.assert_close(of_photo.pred_embeddings, expected)
+
+    def test_names_of_parameters_are_those_of_the_plain_network(self) -> None:
+        plain, network = built(usual_config(), seed=1), built(tail_config(), seed=1)
+        others = {k for k in network.state_dict() if "embedding_head" not in k}
+        assert others == set(plain.state_dict())
+
+    def test_without_a_network(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"BACKBONE.name and MODEL.ROI_EMBEDDING_HEAD.POOLING.name: expected .*none"
+        ):
+            built(embedding_config(NAME="tail"))
+        with pytest.raises(ValueError, match=r"HEAD.NAME: .*found 'tails'"):
+            built(embedding_config(NAME="tails"))
+
+
+class TestObjectsAtOneSize:
+    SIDE = 32.0
+
+    def network(self) -> Any:
+        return built(tail_config(OBJECT_SIDE=self.SIDE)).eval()
+
+    def test_windows_of_one_pass(self) -> None:
+        """As the describer cuts them from the photo, where the photo enters the network at its own size."""
+        network, photo = self.network(), noise_photo(64, 96, seed=3)
+        boxes = torch.tensor([[0.0, 0, 96, 64], [10, 20, 40, 48], [50, 5, 58, 12], [3, 3, 90, 60]])
+        windows = windows_around([photo], [Regions(boxes, (64, 96))], [True] * 4, self.SIDE, torch.zeros(3))
+        expected = torch.zeros(4, network.roi_heads.embedding_head.dim)
+        with torch.no_grad():
+            for some in windows:
+                pixels = (255 * some.pixels.flip(1) - network.pixel_mean) / network.pixel_std
+                for number, window, box in zip(some.numbers, pixels, some.boxes, strict=True):
+                    level = lower_maps(network.backbone, window[None], ["trunk8"])["trunk8"]
+                    expected[number] = network.roi_heads.embedding_head([level], [box[None]])[0]
+        vectors = described(network, torch.as_tensor(photo.pixels).flip(0), boxes)
+        cosines = (vectors * expected).sum(dim=1)
+        assert float(cosines[[0, 2, 3]].min()) > 0.99  # bytes there, and the canvas of windows at the edge
+        shared = network.roi_heads.embedding_head
+        with torch.no_grad():
+            pixels = network.preprocess_image([{"image": torch.as_tensor(photo.pixels).flip(0)}]).tensor
+            level = network.backbone(pixels)["trunk8"]
+            torch.testing.assert_close(vectors[1], shared([level], [boxes[1:2]])[0])
+
+    def test_it_is_trained_so(self) -> None:
+        network = built(tail_config(OBJECT_SIDE=self.SIDE))
+        terms = losses(network, learned(), entry(seed=3, instances=truth([])))
+        terms["loss_embedding"].backward()
+        assert network.roi_heads.embedding_head.project.weight.grad.abs().sum() > 0
+
+    def test_a_network_that_cannot(self) -> None:
+        network = built(embedding_config(OBJECT_SIDE=self.SIDE))
+        network.roi_heads.attach(None)
+        with pytest.raises(TypeError, match="META_ARCHITECTURE: expected EmbeddingRCNN"):
+            found(network.eval(), entry())
+
+
+class TestDescribedBoxes:
+    def test_boxes_of_the_photo(self, network: Any) -> None:
+        photo = noise_photo(64, 80, seed=2)
+        image = np.ascontiguousarray(photo.pixels[::-1].transpose(1, 2, 0))
+        boxes = torch.tensor(BOXES)
+        given = Instances((64, 80), pred_boxes=Boxes(boxes), pred_classes=torch.zeros(2, dtype=torch.int64))
+        sent = {"image": torch.as_tensor(image.transpose(2, 0, 1).copy())}
+        (told,) = found(network, sent, detected_instances=[given], do_postprocess=False)
+        torch.testing.assert_close(describe_boxes(network, image, boxes), told.pred_embeddings)
+        assert describe_boxes(network, image, np.zeros((0, 4))).shape == (0, DIM)
+
+    def test_by_the_predictor(self, tmp_path: Path) -> None:
+        cfg = embedding_config()
+        DetectionCheckpointer(built(cfg), str(tmp_path)).save("model")
+        cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+        predictor = DefaultPredictor(cfg)
+        image = np.ascontiguousarray(noise_photo(200, 290).pixels.transpose(1, 2, 0))
+        instances = predictor(image)["instances"]
+        assert len(instances) == 6
+        again = describe_boxes(predictor, image, instances.pred_boxes.tensor)
+        torch.testing.assert_close(again, instances.pred_embeddings, rtol=1e-4, atol=1e-4)
+
+    def test_wrong_arguments(self, network: Any) -> None:
+        image = np.zeros((20, 30, 3), np.uint8)
+        with pytest.raises(TypeError, match="expected a network with an embedding head, found StandardROIHeads"):
+            describe_boxes(built(usual_config()), image, BOXES)
+        with pytest.raises(ValueError, match=r"image: expected uint8 \(H, W, 3\), found float64"):
+            describe_boxes(network, image / 255, BOXES)
+        with pytest.raises(ValueError, match="boxes: expected finite"):
+            describe_boxes(network, image, [[0.0, 0, float("nan"), 3]])
+
+
+def test_tracing_carries_the_vectors(network: Any) -> None:
+    image = entry()["image"].float()
+    adapter = TracingAdapter(network, [{"image": image}], lambda m, x: m.inference(x, do_postprocess=False)[0])
+    program = torch.jit.trace(adapter, (image,), check_trace=False)
+    (instances,) = found(network, {"image": image}, do_postprocess=False)
+    assert any(
+        o.shape == instances.pred_embeddings.shape and torch.allclose(o, instances.pred_embeddings, atol=1e-5)
+        for o in program(image)
+    )
+
+
+def test_scripting_carries_the_vectors() -> None:
+    network = built(embedding_config(C4)).eval()
+    fields = dict.fromkeys(("objectness_logits", "scores", "pred_classes", "pred_masks"), torch.Tensor)
+    fields |= {"proposal_boxes": Boxes, "pred_boxes": Boxes, "pred_embeddings": torch.Tensor}
+    program = scripting_with_instances(network, fields)
+    (instances,) = found(network, entry(), do_postprocess=False)
+    with torch.no_grad():
+        scripted = program.inference([entry()], do_postprocess=False)[0]
+    torch.testing.assert_close(scripted.pred_embeddings, instances.pred_embeddings, rtol=1e-4, atol=1e-5)

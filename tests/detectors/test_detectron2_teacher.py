@@ -30,7 +30,7 @@ class Fields(SimpleNamespace):
 def mapped(boxes: list[list[float]]) -> dict[str, Any]:
     image = torch.zeros(3, 20, 30, dtype=torch.uint8)
     image[0] = 7
-    tensor = torch.tensor(boxes).reshape(-1, 4)
+    tensor = torch.tensor(boxes).reshape(-1, len(boxes[0]) if boxes else 4)
     return {"image": image, "instances": Fields(gt_boxes=SimpleNamespace(tensor=tensor))}
 
 
@@ -48,6 +48,11 @@ def test_what_has_no_boxes_is_passed_on() -> None:
     assert TeacherMapper(lambda entry: {"image": 1}, Corners())({}) == {"image": 1}
     with pytest.raises(ValueError, match="image_format: expected one of 'BGR', 'RGB', found 'L'"):
         TeacherMapper(mapped, Corners(), "L")
+
+
+def test_rotated_boxes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"gt_boxes: expected upright boxes .*, found 5 numbers a box, as of rotated"):
+        TeacherMapper(lambda entry: mapped([[1.0, 2, 3, 4, 45]]), Corners())({})
 
 
 def test_without_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:

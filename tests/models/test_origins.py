@@ -165,6 +165,20 @@ def test_a_head_comes_from_what_a_training_left(tmp_path: Path) -> None:
         build_model(one_pass(name="embedding", weights=str(tmp_path / "nothing.pth")))
 
 
+@pytest.mark.parametrize("head", ["random", "file"])
+def test_a_trained_head_in_the_weights_of_a_detector_is_not_left_out_in_silence(
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = build_model(one_pass(name="embedding", dim=8, width=8, weights="random"))
+    state = {f"roi_heads.embedding_head.{k}": v for k, v in first.describer.head.state_dict().items()}  # type: ignore[union-attr]
+    torch.save({"model": state}, tmp_path / "model_final.pth")
+    monkeypatch.setattr("objemb.detectors.capabilities.NetworkDetector.unused_head", tmp_path / "model_final.pth")
+    weights = "random" if head == "random" else str(tmp_path / "model_final.pth")
+    build_model(one_pass(name="embedding", dim=8, width=8, weights=weights))
+    said = "model_final.pth: the embedding head that was trained in it is not used" in caplog.text
+    assert said == (head == "random")
+
+
 def test_all_missing_weights_are_reported_at_once(tmp_path: Path) -> None:
     settings = crops(
         backbone={**CNN, "weights": "a/first.pth"},
