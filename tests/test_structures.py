@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.structures import NO_LABEL, Match, Photo, QueryView, RegionDescriptors, Regions, SearchResult
+from objemb.structures import NO_LABEL, LazyHits, Match, Photo, QueryView, RegionDescriptors, Regions, SearchResult
 from objemb.structures.fields import ReadOnlyDict
 
 SIZE = (20, 30)  # height, width
@@ -397,3 +397,36 @@ def test_a_read_only_dict_refuses_every_change_and_reads_like_a_dict() -> None:
     assert json.dumps(mapping) == '{"a": 1}'
     assert type(mapping.copy()) is dict
     assert mapping | {"b": 2} == {"a": 1, "b": 2}
+
+
+def test_hits_made_when_asked_for_equal_a_tuple_of_them() -> None:
+    hits = [Match(name, score, (0, 0, 1, 1), (0, 0, 2, 2)) for name, score in (("a", 0.9), ("b", 0.7), ("c", 0.4))]
+    made: list[int] = []
+
+    def make(position: int) -> Match:
+        made.append(position)
+        return hits[position]
+
+    result = SearchResult("q", (), LazyHits([hit.image for hit in hits], make))
+    kept = result.without({"b"})
+    assert list(result.images) == ["a", "b", "c"]
+    assert list(kept.images) == ["a", "c"]
+    assert not made
+    assert kept[-1] == hits[2]
+    assert made == [2]
+    assert list(result.hits[1:]) == hits[1:]
+    assert made == [2, 1]
+    assert result == SearchResult("q", (), tuple(hits))
+    assert sorted(made) == [0, 1, 2]
+    assert result.without({"z"}) is result
+    assert pickle.loads(pickle.dumps(kept)) == SearchResult("q", (), (hits[0], hits[2]))
+    with pytest.raises(IndexError):
+        _ = result[3]
+
+
+def test_a_result_without_some_images() -> None:
+    hits = tuple(Match(name, score, (0, 0, 1, 1), (0, 0, 2, 2)) for name, score in (("a", 0.9), ("b", 0.7)))
+    result = SearchResult("q", (), hits)
+    assert result.without(["a"]) == SearchResult("q", (), hits[1:])
+    assert result.without([]) is result
+    assert not result.without(["a", "b"]).hits

@@ -7,7 +7,7 @@ alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -181,11 +181,24 @@ class RowTable:
         """Fill ``out`` with the entries of ``rows`` in columns that have an entry for each row of their block."""
         if len(columns) == 1:
             return columns[0][rows].astype(out.dtype, copy=False)
-        of_block = np.searchsorted(self.starts, rows, side="right") - 1
-        for number in np.unique(of_block):
-            here = of_block == number
+        for number, here in by_block(self.starts, rows):
             out[here] = columns[number][rows[here] - self.starts[number]]
         return out
+
+
+def by_block(starts: Int64Array, rows: Int64Array) -> Iterator[tuple[int, Int64Array]]:
+    """Each block that has some of the rows, and where these are in ``rows``: int64, ascending.
+
+    Args:
+        starts: int64 ``(blocks + 1,)``, the number of the first row of each block, then the count of all rows.
+        rows: int64 ``(P,)``.
+    """
+    of_rows = np.searchsorted(starts, rows, side="right") - 1
+    order = np.argsort(of_rows, kind="stable")
+    ends = np.searchsorted(of_rows[order], np.arange(len(starts))).tolist()
+    for number in range(len(starts) - 1):
+        if ends[number] < ends[number + 1]:
+            yield number, order[ends[number] : ends[number + 1]]
 
 
 def checked_queries(

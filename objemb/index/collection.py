@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -395,6 +394,6 @@ class ImageCollection(ABC):
 
 def _kept(answer: SearchResult, k: int, left_out: frozenset[str], min_score: float | None) -> SearchResult:
     """The ``k`` best hits that are not excluded and score at least ``min_score``."""
-    least = -math.inf if min_score is None else min_score
-    hits = tuple(hit for hit in answer.hits if hit.score >= least and hit.image not in left_out)[:k]
-    return answer if len(hits) == len(answer) else replace(answer, hits=hits)
+    kept = answer.without(left_out) if left_out else answer
+    hits = kept.hits if min_score is None else [hit for hit in kept.hits if hit.score >= min_score]
+    return kept if len(hits) == len(kept) <= k else replace(kept, hits=hits[:k])

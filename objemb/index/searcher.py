@@ -6,14 +6,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import starmap
+from functools import partial
 from threading import Lock
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from objemb.checks import ArtefactMismatchError, DamagedIndexError
-from objemb.index.blocks import Block, GroupedHits, Pairs, ScoredPair, pairs_of, top_images
+from objemb.index.blocks import Block, GroupedHits, Pairs, ScoredPair, by_block, pairs_of, top_images
 from objemb.index.engines.base import AnyStructure
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.storage import tables
@@ -23,7 +23,7 @@ from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.structures import engine_named, engine_of, load_structure
-from objemb.structures import Box, Described, ImageRows, Match, Scalar, SearchResult
+from objemb.structures import Box, Described, ImageRows, LazyHits, Match, Scalar, SearchResult
 from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 
 logger = logging.getLogger(__name__)
@@ -114,27 +114,19 @@ class Searcher:
 
     def rows_of_images(self, images: Sequence[str], where: str | None) -> ImageRows:
         """The vectors of some images that fit a filter, in memory. Raises ``KeyError`` for an id that is not there."""
-        dim = self._vectors_schema().dim
-        of_segment: dict[int, list[int]] = {}
-        ranges = np.zeros((len(images), 2), np.int64)
-        for number, image in enumerate(images):
-            segment, position = self._snapshot.place(image) or _absent(image)
-            ranges[number] = segment.starts[position : position + 2]
-            of_segment.setdefault(id(segment), []).append(number)
-        counts = ranges[:, 1] - ranges[:, 0]
-        ends = np.cumsum(counts)
-        total = int(counts.sum())
-        vectors, boxes = np.empty((total, dim), np.float32), np.empty((total, 4), np.float32)
-        fits = np.ones(total, bool)
-        for segment, block in zip(self._snapshot.segments, self._blocks(where), strict=True):
-            chosen = of_segment.get(id(segment))
-            if chosen is not None:
-                rows = _joined(ranges[chosen, 0], counts[chosen])
-                to = _joined(ends[chosen] - counts[chosen], counts[chosen])
-                vectors[to], boxes[to] = segment.columns["vectors"][rows], segment.boxes[rows]
-                if block.alive is not None:
-                    fits[to] = block.alive[rows]
-        items = np.repeat(np.arange(len(images)), counts)
+        snapshot, dim = self._snapshot, self._vectors_schema().dim
+        numbers = np.array([_present(snapshot.number(image), image) for image in images], np.int64)
+        first, ends = snapshot.image_starts[numbers], snapshot.image_starts[numbers + 1]
+        rows = _joined(first, ends - first)
+        items = np.repeat(np.arange(len(images)), ends - first)
+        vectors, boxes = np.empty((len(rows), dim), np.float32), np.empty((len(rows), 4), np.float32)
+        fits = np.ones(len(rows), bool)
+        blocks = self._blocks(where)
+        for place, here in by_block(snapshot.first_rows, rows):
+            segment, alive, own = snapshot.segments[place], blocks[place].alive, rows[here] - snapshot.first_rows[place]
+            vectors[here], boxes[here] = segment.columns["vectors"][own], segment.boxes[own]
+            if alive is not None:
+                fits[here] = alive[own]
         if not fits.all():
             vectors, items, boxes = vectors[fits], items[fits], boxes[fits]
         return ImageRows(tuple(images), vectors, items, boxes)
@@ -145,7 +137,7 @@ class Searcher:
         Raises:
             KeyError: Its image is not in the index.
         """
-        segment, position = self._snapshot.place(hit.image) or _absent(hit.image)
+        segment, position = self._snapshot.place_of(_present(self._snapshot.number(hit.image), hit.image))
         start, stop = segment.starts[position : position + 2].tolist()
         boxes = _boxes(segment.boxes[start:stop].tolist())
         label = segment.label(start + boxes.index(hit.box)) if hit.box in boxes else None
@@ -260,48 +252,42 @@ def _results(
         runners_up: How many further pairs to give per image.
         named: Whether hits get labels and metadata.
     """
-    segments = np.searchsorted(snapshot.first_rows, hits.rows, side="right") - 1
     first_query_row = 0
     answers = []
-    images: dict[int, tuple[str, dict[str, Scalar]]] = {}
+    metadata: dict[int, dict[str, Scalar]] = {}  # images that several queries found have one copy
     for number, query in enumerate(queries):
-        rows, boxes = snapshot.manifest.schema.queries([query]), _boxes(query.regions.boxes.tolist())
-        ranks = np.flatnonzero(hits.images[number] >= 0)
-        found = _images(snapshot, hits, number, ranks, segments[number, ranks], first_query_row)
-        matches = []
-        for image, pairs in zip(found, _pairs(snapshot, blocks, found, rows, runners_up), strict=True):
-            if image.number not in images:
-                images[image.number] = (image.id, image.segment.metadata(image.position) if named else {})
-                snapshot.remember(image.id, image.segment, image.position)
-            id_, metadata = images[image.number]
-            try:
-                (score, best_row, of_query), *others = pairs
-                rest = tuple(
-                    Match(id_, s, image.box(r), boxes[q], image.segment.label(r) if named else None, metadata)
-                    for s, r, q in others
-                )
-                label = image.segment.label(best_row) if named else None
-                matches.append(Match(id_, score, image.box(best_row), boxes[of_query], label, metadata, rest))
-            except (ValueError, TypeError, DamagedIndexError) as error:
-                # the query has been checked: what the index holds is wrong
-                raise DamagedIndexError(f"{snapshot.folder}: image {id_!r}: {error}") from error
-        if len({m.image for m in matches}) != len(matches):
-            raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
-        answers.append(SearchResult(query.image, tuple(boxes), tuple(matches), snapshot.manifest.schema.scale))
+        boxes = _boxes(query.regions.boxes.tolist())
+        found = _FoundImages.of(snapshot, hits, number, first_query_row)
+        snapshot.remember(found.ids, found.numbers)
+        if named or runners_up:
+            rows = snapshot.manifest.schema.queries([query])
+            pairs = _pairs(snapshot, blocks, found, rows, runners_up)
+            matches: Sequence[Match] = tuple(
+                found.match(at, boxes, of_image, metadata if named else None) for at, of_image in enumerate(pairs)
+            )
+        else:
+            make = partial(_lone_match, found, boxes)
+            matches = LazyHits(found.ids, make)
+        answers.append(SearchResult(query.image, tuple(boxes), matches, snapshot.manifest.schema.scale))
         first_query_row += len(query)
     return answers
 
 
+def _lone_match(found: _FoundImages, query_boxes: Sequence[Box], at: int) -> Match:
+    """A hit without runners-up, label and metadata."""
+    return found.match(at, query_boxes, [found.best[at]], None)
+
+
 def _pairs(
-    snapshot: Snapshot, blocks: Sequence[Block], found: Sequence[_Image], query: Any, count: int
+    snapshot: Snapshot, blocks: Sequence[Block], found: _FoundImages, query: Any, count: int
 ) -> list[list[ScoredPair]]:
     """The best pairs of each image with a query, ``count`` and one at most."""
-    pairs: list[list[ScoredPair]] = [[] for _ in found]
-    for place in {image.place for image in found}:
-        here = [n for n, image in enumerate(found) if image.place == place]
+    pairs: list[list[ScoredPair]] = [[] for _ in found.ids]
+    for place in set(found.places):
+        here = [n for n, other in enumerate(found.places) if other == place]
         try:
             of_block = blocks[place].pairs_of_images(
-                [found[n].rows for n in here], [found[n].best for n in here], query, count
+                [found.rows[n] for n in here], [found.best[n] for n in here], query, count
             )
         except (ValueError, TypeError, DamagedIndexError) as error:
             raise DamagedIndexError(f"{snapshot.folder}: {error} ('objemb verify' tells which file)") from error
@@ -311,68 +297,84 @@ def _pairs(
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Image:
-    """An image among the hits.
+class _FoundImages:
+    """The images that a query found, best first, as columns.
 
     Attributes:
-        segment: Where its rows are.
-        place: Number of that segment and its block.
-        number: Its internal number.
-        position: Its position in the segment.
-        rows: Its rows in the segment.
-        id: Its id.
+        snapshot: Where they are.
+        numbers: Their numbers through all segments.
+        places: The segment of each.
+        positions: Its position there.
+        rows: Its rows there.
+        ids: Its id.
         best: The pair that the search returned.
     """
 
-    segment: Segment
-    place: int
-    number: int
-    position: int
-    rows: slice
-    id: str
-    best: ScoredPair
+    snapshot: Snapshot
+    numbers: list[int]
+    places: list[int]
+    positions: list[int]
+    rows: list[slice]
+    ids: list[str]
+    best: list[ScoredPair]
 
-    def box(self, row: int) -> Box:
-        x1, y1, x2, y2 = self.segment.boxes[row].tolist()
-        return (x1, y1, x2, y2)
+    @staticmethod
+    def of(snapshot: Snapshot, hits: GroupedHits, number: int, first_query_row: int) -> _FoundImages:
+        """The images of the query with a number, whose first row is given.
 
+        Raises:
+            DamagedIndexError: Two of them have the same id.
+        """
+        ranks = np.flatnonzero(hits.images[number] >= 0)
+        rows = hits.rows[number, ranks]
+        numbers = np.searchsorted(snapshot.image_starts, rows, side="right") - 1
+        places = np.searchsorted(snapshot.first_rows, rows, side="right") - 1
+        first = snapshot.first_rows[places]
+        positions, segments = (numbers - snapshot.first_images[places]).tolist(), places.tolist()
+        ends = (snapshot.image_starts[numbers + np.arange(2)[:, None]] - first).tolist()
+        ids = [snapshot.segments[s].image_id(p) for s, p in zip(segments, positions, strict=True)]
+        if len(set(ids)) != len(ids):
+            raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
+        best = zip(
+            hits.scores[number, ranks].tolist(),
+            (rows - first).tolist(),
+            (hits.query_rows[number, ranks] - first_query_row).tolist(),
+            strict=True,
+        )
+        return _FoundImages(snapshot, numbers.tolist(), segments, positions, list(map(slice, *ends)), ids, list(best))
 
-def _images(
-    snapshot: Snapshot, hits: GroupedHits, number: int, ranks: Int64Array, places: Int64Array, first_query_row: int
-) -> list[_Image]:
-    """The images of a query, best first, looked up together for each segment.
+    def match(
+        self,
+        at: int,
+        query_boxes: Sequence[Box],
+        pairs: Sequence[ScoredPair],
+        metadata: dict[int, dict[str, Scalar]] | None,
+    ) -> Match:
+        """A hit.
 
-    Args:
-        snapshot: The state that was searched.
-        hits: Those of all queries.
-        number: The query.
-        ranks: int64 ``(n,)``, where it has hits.
-        places: int64 ``(n,)``, the segment of each.
-        first_query_row: The first row of the query.
-    """
-    numbers = hits.images[number, ranks]
-    positions, ids = np.zeros(len(ranks), np.int64), [""] * len(ranks)
-    ends = np.zeros((len(ranks), 2), np.int64)
-    for place in np.unique(places).tolist():
-        here, segment = np.flatnonzero(places == place), snapshot.segments[place]
-        positions[here] = np.searchsorted(segment.numbers, numbers[here])
-        ends[here] = segment.starts[positions[here, None] + np.arange(2)]
-        for at, name in zip(here.tolist(), segment.image_ids_at(positions[here]), strict=True):
-            ids[at] = name
-    columns = (
-        places.tolist(),
-        numbers.tolist(),
-        positions.tolist(),
-        starmap(slice, ends.tolist()),
-        ids,
-        hits.scores[number, ranks].tolist(),
-        (hits.rows[number, ranks] - snapshot.first_rows[places]).tolist(),
-        (hits.query_rows[number, ranks] - first_query_row).tolist(),
-    )
-    return [
-        _Image(snapshot.segments[place], place, image, position, rows, name, (score, row, query_row))
-        for place, image, position, rows, name, score, row, query_row in zip(*columns, strict=True)
-    ]
+        Args:
+            at: Which one.
+            query_boxes: The boxes of the query.
+            pairs: Its best pair, then its runners-up.
+            metadata: Metadata of images by number, extended here; None for a hit without label and metadata.
+        """
+        segment, number, id_ = self.snapshot.segments[self.places[at]], self.numbers[at], self.ids[at]
+        if metadata is not None and number not in metadata:
+            metadata[number] = segment.metadata(self.positions[at])
+        own = {} if metadata is None else metadata[number]
+
+        def match(pair: ScoredPair, others: tuple[Match, ...] = ()) -> Match:
+            score, row, of_query = pair
+            x1, y1, x2, y2 = segment.boxes[row].tolist()
+            label = None if metadata is None else segment.label(row)
+            return Match(id_, score, (x1, y1, x2, y2), query_boxes[of_query], label, own, others)
+
+        try:
+            best, *others = pairs
+            return match(best, tuple(map(match, others)))
+        except (ValueError, TypeError, DamagedIndexError) as error:
+            # the query has been checked: what the index holds is wrong
+            raise DamagedIndexError(f"{self.snapshot.folder}: image {id_!r}: {error}") from error
 
 
 def _joined(first: Int64Array, counts: Int64Array) -> Int64Array:
@@ -380,8 +382,11 @@ def _joined(first: Int64Array, counts: Int64Array) -> Int64Array:
     return np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
 
 
-def _absent(image: str) -> NoReturn:
-    raise KeyError(image)
+def _present(number: int | None, image: str) -> int:
+    """The number of an image. Raises ``KeyError`` if it has none."""
+    if number is None:
+        raise KeyError(image)
+    return number
 
 
 def _boxes(boxes: list[list[float]]) -> list[Box]:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from objemb.rerank._database import DenseDatabase
 from objemb.structures import ImageRows, RegionDescriptors
-from objemb.types import Float32Array
+from objemb.types import Float32Array, Int64Array
 
 #: Number of rows of the database that are multiplied at a time.
 ROWS = 1 << 16
 
 
-def similarities(rows: ImageRows, query: RegionDescriptors) -> list[Float32Array]:
-    """For each image, the inner products of its rows and those of the query, float32 ``(rows, query rows)``."""
+def best_pairs(rows: ImageRows, query: RegionDescriptors) -> tuple[Int64Array, Int64Array, Int64Array, Float32Array]:
+    """For each image with rows, its row and the query row with the largest inner product; the first of equal ones.
+
+    Returns:
+        int64 ``(n,)`` positions of these images in ``rows.images``, the row and the query row of each, and float32
+        ``(n,)`` the product of both.
+    """
+    images = np.flatnonzero(np.diff(rows.starts))
+    if not len(images) or not len(query):
+        return images[:0], images[:0], images[:0], np.zeros(0, np.float32)
     products = rows.vectors @ query_vectors(query).T
-    return [products[start:stop] for start, stop in pairwise(rows.starts.tolist())]
+    starts, best = rows.starts[images], products.max(axis=1)
+    largest = np.maximum.reduceat(best, starts)
+    is_largest = best == np.repeat(largest, np.diff(starts, append=len(best)))
+    of_images = np.minimum.reduceat(np.where(is_largest, np.arange(len(best)), len(best)), starts)
+    return images, of_images, products[of_images].argmax(axis=1), largest
 
 
 def all_similarities(database: DenseDatabase, query: RegionDescriptors) -> Float32Array:
@@ -27,12 +37,6 @@ def all_similarities(database: DenseDatabase, query: RegionDescriptors) -> Float
     for start in range(0, len(products), ROWS):
         products[start : start + ROWS] = database.vectors[start : start + ROWS] @ vectors.T
     return products
-
-
-def best_pair(products: Float32Array) -> tuple[int, int]:
-    """Row and query row of the largest of ``(rows, query rows)`` products; the first of equal ones."""
-    row, query_row = np.unravel_index(int(products.argmax()), products.shape)
-    return int(row), int(query_row)
 
 
 def query_vectors(query: RegionDescriptors) -> Float32Array:

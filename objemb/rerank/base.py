@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from objemb.checks import ObjembError
 from objemb.registry import Plugin
 from objemb.rerank._database import Database
-from objemb.structures import Match, Photo, RegionDescriptors, SearchResult, VisualWords
+from objemb.structures import LazyHits, Match, Photo, RegionDescriptors, SearchResult, VisualWords
 from objemb.structures.results import COSINE
 
 if TYPE_CHECKING:  # these need PyTorch, and re-rankers that use vectors and boxes alone run without it
@@ -171,6 +172,34 @@ def put_first(result: SearchResult, hits: Iterable[Match]) -> SearchResult:
     lowest = first[-1].score if first else float("inf")
     rest = (scored(hit, min(hit.score, lowest)) for hit in result if hit.image not in new)
     return replace(result, hits=(*first, *rest))
+
+
+def ranked_first(
+    result: SearchResult, positions: Sequence[int], scores: Sequence[float], make: Callable[[int], Match]
+) -> SearchResult:
+    """As :func:`put_first`, for new scores of hits of the result, which are made when they are asked for.
+
+    Args:
+        result: The result.
+        positions: The positions of the newly scored hits in it.
+        scores: Their new scores.
+        make: Makes a newly scored hit from its position in ``positions``, with the score that ``scores`` has for it.
+    """
+    order = sorted(range(len(positions)), key=lambda n: -scores[n])
+    new = set(positions)
+    others = [n for n in range(len(result)) if n not in new]
+    lowest = scores[order[-1]] if order else math.inf
+    before = result.hits
+
+    def hit(n: int) -> Match:
+        if n < len(order):
+            return make(order[n])
+        other = before[others[n - len(order)]]
+        return scored(other, min(other.score, lowest))
+
+    images = result.images
+    ids = [images[n] for n in (*(positions[o] for o in order), *others)]
+    return replace(result, hits=LazyHits(ids, hit))
 
 
 def search_and_rerank(

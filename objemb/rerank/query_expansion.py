@@ -11,9 +11,9 @@ from objemb import checks
 from objemb.registry import plugin
 from objemb.rerank._database import Database
 from objemb.rerank._expansion import mean_with_neighbours, similarity_weights
-from objemb.rerank._pairs import best_pair, query_vectors, similarities
+from objemb.rerank._pairs import best_pairs, query_vectors
 from objemb.rerank.base import Reranker, Search
-from objemb.structures import Match, RegionDescriptors
+from objemb.structures import RegionDescriptors
 
 
 @plugin
@@ -43,21 +43,17 @@ class QueryExpansion(Reranker):
     def rerank(self, search: Search) -> Search:
         """The search with the expanded queries."""
         pairs = zip(search.queries, search.results, strict=True)
-        expanded = (self._expand(search.database, query, result.hits[: self.top]) for query, result in pairs)
+        expanded = (self._expand(search.database, query, result.images[: self.top]) for query, result in pairs)
         return search.again(expanded, search.database)
 
-    def _expand(self, database: Database, query: RegionDescriptors, hits: Sequence[Match]) -> RegionDescriptors:
+    def _expand(self, database: Database, query: RegionDescriptors, images: Sequence[str]) -> RegionDescriptors:
         if not len(query):
             return query
-        images = [hit.image for hit in hits]
         rows = database.rows_of_images(images)
-        products = similarities(rows, query)
-        weights = np.zeros((len(query), len(hits)), dtype=np.float32)
-        neighbours = np.zeros((len(hits), database.dim), dtype=np.float32)
-        for number, of_image in enumerate(products):
-            if len(of_image):
-                row, query_row = best_pair(of_image)
-                neighbours[number] = rows.vectors[rows.starts[number] + row]
-                weights[query_row, number] = similarity_weights(of_image[row, query_row], self.alpha)
+        of_images, best_rows, query_rows, products = best_pairs(rows, query)
+        weights = np.zeros((len(query), len(images)), dtype=np.float32)
+        neighbours = np.zeros((len(images), database.dim), dtype=np.float32)
+        neighbours[of_images] = rows.vectors[best_rows]
+        weights[query_rows, of_images] = similarity_weights(products, self.alpha)
         mixed = mean_with_neighbours(query_vectors(query), neighbours[None], weights, normalise=self.normalise)
         return replace(query, vectors=mixed)

@@ -6,7 +6,7 @@ from objemb import checks
 from objemb.registry import plugin
 from objemb.rerank._database import Database
 from objemb.rerank._expansion import unit_rows
-from objemb.rerank._pairs import best_pair, similarities
+from objemb.rerank._pairs import best_pairs
 from objemb.rerank.base import Reranker, Search
 from objemb.structures import RegionDescriptors, SearchResult
 
@@ -31,13 +31,9 @@ class RegionExpansion(Reranker):
         return search.again([self._expanded(q, r, search.database) for q, r in pairs], search.database)
 
     def _expanded(self, query: RegionDescriptors, result: SearchResult, database: Database) -> RegionDescriptors:
-        images = [hit.image for hit in result.hits[: self.top]]
-        rows = database.rows_of_images(images)
-        products = zip(rows.starts.tolist(), similarities(rows, query), strict=False)
-        pairs = [(start, best_pair(of_image)) for start, of_image in products if of_image.size]
-        if not pairs:
+        rows = database.rows_of_images(result.images[: self.top])
+        images, best_rows, query_rows, _ = best_pairs(rows, query)
+        if not len(images):
             return query
-        matched = rows.vectors[[start + row for start, (row, _) in pairs]]
-        mean = unit_rows(matched.sum(axis=0, keepdims=True))
-        _, (_, first) = pairs[0]
-        return RegionDescriptors(query.image, query.regions[first], mean, query.metadata)
+        mean = unit_rows(rows.vectors[best_rows].sum(axis=0, keepdims=True))
+        return RegionDescriptors(query.image, query.regions[int(query_rows[0])], mean, query.metadata)

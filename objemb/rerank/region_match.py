@@ -10,7 +10,7 @@ import numpy as np
 from objemb import checks
 from objemb.registry import plugin
 from objemb.rerank._database import as_boxes
-from objemb.rerank.base import Reranker, Search, put_first
+from objemb.rerank.base import Reranker, Search, ranked_first
 from objemb.structures import Box, ImageRows, Match, RegionDescriptors, Regions, SearchResult
 from objemb.structures.results import COSINE
 from objemb.types import BoolArray, Float32Array, Int64Array
@@ -59,23 +59,21 @@ class RegionMatch(Reranker):
 
     def _ranked(self, search: Search, number: int) -> SearchResult:
         result, query = search.results[number], search.queries[number]
-        hits = result.hits[: self.top]
-        if not hits or not len(query):
+        if not len(result) or not len(query):
             return result
         if self.look:
             query = _looked_at(search, number)
         boxes = as_boxes(query.regions.boxes.tolist())
-        rows = search.database.rows_of_images([hit.image for hit in hits])
-        return put_first(replace(result, query_boxes=boxes), self._matches(hits, rows, query, boxes))
+        rows = search.database.rows_of_images(result.images[: self.top])
+        return self._matched(replace(result, query_boxes=boxes), rows, query)
 
-    def _matches(
-        self, hits: Sequence[Match], rows: ImageRows, query: RegionDescriptors, query_boxes: Sequence[Box]
-    ) -> list[Match]:
-        """Hits with new scores and pairs; those without rows are left out."""
+    def _matched(self, result: SearchResult, rows: ImageRows, query: RegionDescriptors) -> SearchResult:
+        """A result with the new scores and pairs of its first hits, whose rows are given; those without rows come
+        last."""
         counts = np.diff(rows.starts)
         filled = np.flatnonzero(counts)
         if not len(filled):
-            return []
+            return result
         starts, counts = rows.starts[filled], counts[filled]
         products = rows.vectors @ query.vectors.T
         best = np.maximum.reduceat(products, starts, axis=0)  # (images, query rows)
@@ -84,12 +82,14 @@ class RegionMatch(Reranker):
             np.where(products == np.repeat(best, counts, axis=0), numbers, len(products)), starts, axis=0
         )
         scores = self._scores(products, of_query, best)
-        shown = np.argsort(-best, axis=1, kind="stable")[:, : 1 + RUNNERS_UP]
-        boxes = rows.boxes[np.take_along_axis(of_query, shown, axis=1)]
-        of_pairs = np.minimum(np.take_along_axis(best, shown, axis=1), scores[:, None])
-        of_pairs[:, 0] = scores
-        pairs = zip(filled.tolist(), of_pairs.tolist(), boxes.tolist(), shown.tolist(), strict=True)
-        return [_match(hits[n], scored, placed, asked, query_boxes) for n, scored, placed, asked in pairs]
+
+        def match(n: int) -> Match:
+            shown = np.argsort(-best[n], kind="stable")[: 1 + RUNNERS_UP]
+            of_pairs = [float(scores[n]), *np.minimum(best[n, shown[1:]], scores[n]).tolist()]
+            boxes = rows.boxes[of_query[n, shown]].tolist()
+            return _match(result[int(filled[n])], of_pairs, boxes, shown.tolist(), result.query_boxes)
+
+        return ranked_first(result, filled.tolist(), scores.tolist(), match)
 
     def _scores(self, products: Float32Array, of_query: Int64Array, best: Float32Array) -> Float32Array:
         """The scores of images, from their best row for each query row and the product of both, ``(images, Q)``."""

@@ -12,7 +12,7 @@ from objemb.structures.local_features import LocalFeatures, RegionFeatures
 from objemb.structures.match_kernel import MatchKernel
 from objemb.structures.photo import SIDEWAYS, Photo
 from objemb.structures.regions import BOX_TOLERANCE, NO_LABEL, Regions
-from objemb.structures.results import Match, QueryView, SearchResult
+from objemb.structures.results import LazyHits, Match, QueryView, SearchResult
 from objemb.structures.rows import ImageRows
 from objemb.structures.words import Described, VisualWords, WordPlaces
 
@@ -24,6 +24,7 @@ __all__ = [
     "Described",
     "ImageRows",
     "ImageWords",
+    "LazyHits",
     "LocalFeatures",
     "Match",
     "MatchKernel",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from objemb import checks
 from objemb.structures.fields import (
@@ -106,6 +106,60 @@ class Match:
         )
 
 
+class LazyHits(Sequence[Match]):
+    """Hits that are made when they are asked for: a re-ranker needs most of those that it is given by their id alone.
+
+    Who makes it answers for what :class:`SearchResult` checks of other hits: ids differ, scores fall, and there is a
+    single view. It equals any sequence of equal hits, and is pickled as a tuple.
+
+    Args:
+        images: The id of each hit, best first.
+        make: Makes a hit from its position; the same one every time.
+    """
+
+    def __init__(self, images: Sequence[str], make: Callable[[int], Match]) -> None:
+        self.images = images
+        self._make = make
+        self._made: dict[int, Match] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> Match: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Match]: ...
+    def __getitem__(self, index: int | slice) -> Match | Sequence[Match]:
+        positions = range(len(self))[index]
+        return self.hit(positions) if isinstance(positions, int) else self.picked(positions)
+
+    def __iter__(self) -> Iterator[Match]:
+        return map(self.hit, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (LazyHits, tuple)) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def __reduce__(self) -> tuple[type, tuple[list[Match]]]:
+        return tuple, (list(self),)
+
+    def hit(self, position: int) -> Match:
+        """The hit at a position from 0 on."""
+        made = self._made.get(position)
+        if made is None:
+            made = self._made[position] = self._make(position)
+        return made
+
+    def picked(self, positions: Sequence[int]) -> LazyHits:
+        """The hits at ascending positions."""
+        return LazyHits([self.images[n] for n in positions], lambda n: self.hit(positions[n]))
+
+
 @dataclass(frozen=True)
 class QueryView:
     """A photo of a query.
@@ -140,7 +194,7 @@ class SearchResult:
     Attributes:
         query_image: Id or path of the query image.
         query_boxes: The query's boxes that were searched for, ``(x1, y1, x2, y2)`` in original pixels of the query.
-        hits: The matches.
+        hits: The matches: a tuple, or hits that are made when they are asked for.
         scale: Meaning of the scores, in words; re-rankers may replace cosine similarities by other scores.
         more_views: Further photos of the query, if it has several.
         unlike: Counter-examples: photos with boxes that were not to be found.
@@ -153,7 +207,7 @@ class SearchResult:
 
     query_image: str
     query_boxes: tuple[Box, ...]
-    hits: tuple[Match, ...]
+    hits: Sequence[Match]
     scale: str = COSINE
     more_views: tuple[QueryView, ...] = ()
     unlike: tuple[QueryView, ...] = ()
@@ -165,11 +219,15 @@ class SearchResult:
         checked_id("SearchResult.query_image", self.query_image)
         boxes = tuple(checked_box("SearchResult.query_boxes", box) for box in self.query_boxes)
         object.__setattr__(self, "query_boxes", boxes)
-        object.__setattr__(self, "hits", tuple(self.hits))
         object.__setattr__(self, "more_views", tuple(self.more_views))
         object.__setattr__(self, "unlike", tuple(self.unlike))
         if not isinstance(self.scale, str) or not self.scale:
             raise TypeError(f"SearchResult.scale: expected a description of the scores, found {self.scale!r}")
+        if not isinstance(self.hits, LazyHits):
+            self._check_hits()
+
+    def _check_hits(self) -> None:
+        object.__setattr__(self, "hits", tuple(self.hits))
         scores = [h.score for h in self.hits]
         if any(a < b for a, b in pairwise(scores)):
             raise ValueError(f"SearchResult.hits: expected scores in descending order, found {scores}")
@@ -184,6 +242,19 @@ class SearchResult:
     def views(self) -> tuple[QueryView, ...]:
         """All photos of the query: first ``query_image`` with ``query_boxes``, then :attr:`more_views`."""
         return (QueryView(self.query_image, self.query_boxes), *self.more_views)
+
+    def without(self, images: Collection[str]) -> SearchResult:
+        """The result without the hits of some images."""
+        kept = [n for n, image in enumerate(self.images) if image not in images]
+        if len(kept) == len(self):
+            return self
+        hits = self.hits.picked(kept) if isinstance(self.hits, LazyHits) else [self.hits[n] for n in kept]
+        return replace(self, hits=hits)
+
+    @property
+    def images(self) -> Sequence[str]:
+        """The ids of the hits, best first."""
+        return self.hits.images if isinstance(self.hits, LazyHits) else [hit.image for hit in self.hits]
 
     def __len__(self) -> int:
         return len(self.hits)

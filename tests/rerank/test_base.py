@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from objemb.rerank.base import Search, put_first, scored
+from objemb.rerank.base import Search, put_first, ranked_first, scored
 from objemb.structures import Match, SearchResult
 from tests.rerank.made import database, query, search
 
@@ -22,6 +22,23 @@ def test_the_others_follow_and_never_score_more() -> None:
     assert [h.score for h in put_first(result, [hit("e", 0.8)])] == [0.8, 0.8, 0.8, 0.7, 0.1]
     assert put_first(result, []) == result
     assert [h.image for h in put_first(result, [hit("y", 1), hit("x", 1)])][:2] == ["y", "x"]
+
+
+def test_newly_scored_hits_are_made_when_they_are_asked_for() -> None:
+    result = SearchResult("q", (BOX,), tuple(hit(i, s) for i, s in (("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.1))))
+    made = []
+
+    def make(n: int) -> Match:
+        made.append(n)
+        return hit("db"[n], (0.2, 0.5)[n])
+
+    found = ranked_first(result, [3, 1], [0.2, 0.5], make)
+    assert list(found.images) == ["b", "d", "a", "c"]
+    assert not made
+    assert (found[0].image, made) == ("b", [1])
+    assert found == put_first(result, [hit("d", 0.2), hit("b", 0.5)])
+    assert sorted(made) == [0, 1]  # each once
+    assert ranked_first(result, [], [], make) == result
 
 
 def test_runners_up_are_lowered_with_their_match() -> None:

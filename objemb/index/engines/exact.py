@@ -47,8 +47,10 @@ FLOAT32_ROUNDING = 2.0**-23
 ENCODE_AFTER = 16
 #: Numbers in the index times query rows that are compared before a kernel is compiled, which takes as long: a second.
 COMPILE_AFTER = 1 << 31
-#: Rows on which searches with and without codes are timed, enough to exceed the processor's caches, and how often.
-TIMED_ROWS, TIMED_ROUNDS = 1 << 17, 5
+#: Searches that are timed without codes and with each kernel, after one that warms up.
+TURNS = 4
+#: Codes are used if searches with them take at most this share of the time without.
+CLEARLY_FASTER = 0.95
 #: Sizes of an index, in numbers of its vectors, for which codes are computed: a smaller one is searched in a
 #: millisecond without them, and the codes of a larger one, a byte per number, would take too much memory.
 MIN_CODES, MAX_CODES = 1 << 20, 1 << 30
@@ -80,15 +82,15 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
     """Exact search of any blocks. After as many queries as pay for encoding, it makes 8-bit codes of the vectors, once
     for each array, if searching with them is faster.
 
-    How much faster products of codes are depends on the processor, the kernel and the number of query rows: several
-    times with VNNI or with a compiled loop, not at all for some kernels and processors. So the first search of each
-    size is timed on some of the rows, without codes and with each kernel, and the fastest is used for this size.
+    How much faster products of codes are depends on the processor, the kernel and the size of the search: several
+    times with VNNI or with a compiled loop, not at all for some kernels and processors. So the first searches of each
+    size take turns without codes and with each kernel, and are timed; then the fastest is used for this size.
     """
 
     def __init__(self) -> None:
         self._query_rows = self._compared = 0
-        self._codes: dict[int, Codes] = {}
-        self._fastest: dict[tuple[tuple[Kernel, ...], int, int, int], Kernel | None] = {}
+        self._codes: dict[tuple[int, int], Codes] = {}
+        self._trials: dict[tuple[object, ...], _Trial] = {}
 
     def search(
         self,
@@ -103,51 +105,75 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
         numbers = sum(b.vectors.size for b in blocks)
         self._query_rows += len(queries)
         self._compared += len(queries) * numbers
-        if self._query_rows >= ENCODE_AFTER and MIN_CODES <= numbers <= MAX_CODES and len(queries):
-            checked_queries(RowTable(blocks), queries, groups, k, count)
-            kernel = self._fastest_kernel(queries, groups, k, blocks)
-            if kernel is not None:
-                blocks = [replace(b, codes=self._codes_of(b.vectors, kernel)) for b in blocks]
-        return search_exact(blocks, queries, groups, k, count=count)
+        if not (self._query_rows >= ENCODE_AFTER and MIN_CODES <= numbers <= MAX_CODES and len(queries)):
+            return search_exact(blocks, queries, groups, k, count=count)
+        checked_queries(RowTable(blocks), queries, groups, k, count)
+        alive = sum(len(b) if b.alive is None else int(np.count_nonzero(b.alive)) for b in blocks)
+        trial = self._trial(len(queries), k, alive, blocks)
+        kernel = trial.next_kernel()
+        if kernel is not None:
+            blocks = [replace(b, codes=self._codes_of(b.vectors, kernel)) for b in blocks]
+        start = time.perf_counter()
+        hits = search_exact(blocks, queries, groups, k, count=count)
+        trial.add(kernel, (time.perf_counter() - start) / (len(queries) * max(1, alive)))
+        return hits
 
-    def _kernels(self) -> list[Kernel]:
-        """The kernels that are worth a try by now. Those with coarser codes than another one are left out, so that
-        there is one set of codes."""
+    def _kernels(self, numbers: int) -> list[Kernel]:
+        """The kernels that are worth a try by now. Where the codes of all would take too much memory, those with
+        coarser codes than another one are left out."""
         compiled = compiled_kernel() if self._compared >= COMPILE_AFTER else None
         fast = [kernel for kernel in (best_kernel(), compiled) if kernel is not None and kernel.fast_codes]
         finest = max((kernel.largest_code for kernel in fast), default=0)
+        if numbers * len({kernel.largest_code for kernel in fast}) <= MAX_CODES:
+            return fast
         return [kernel for kernel in fast if kernel.largest_code == finest]
 
-    def _fastest_kernel(
-        self, queries: Float32Array, groups: Int64Array, k: int, blocks: Sequence[VectorBlock]
-    ) -> Kernel | None:
-        """The kernel whose codes make searches of this size fastest, None where none does; timed once for each power of
-        two of query rows and k."""
-        kernels, rows = self._kernels(), min(len(queries), QUERY_ROWS_PER_PASS)
-        size = tuple(kernels), queries.shape[1], rows.bit_length(), k.bit_length()
-        if kernels and size not in self._fastest:
-            largest = max(blocks, key=len)
-            plain = VectorBlock(largest.vectors[:TIMED_ROWS], largest.images[:TIMED_ROWS])
-            coded = [replace(plain, codes=_encoded(plain.vectors, kernel)) for kernel in kernels]
-            sides: list[tuple[Kernel | None, VectorBlock]] = [(None, plain), *zip(kernels, coded, strict=True)]
-            seconds = {kernel: math.inf for kernel, _ in sides}
-            for kernel, block in sides * TIMED_ROUNDS:
-                seconds[kernel] = min(seconds[kernel], _seconds([block], queries[:rows], groups[:rows], k))
-            self._fastest[size] = min(seconds, key=lambda kernel: seconds[kernel])
-        return self._fastest.get(size)
+    def _trial(self, query_rows: int, k: int, alive: int, blocks: Sequence[VectorBlock]) -> _Trial:
+        """That of searches of a size: the same powers of two of query rows, k, and rows that are alive."""
+        kernels = self._kernels(sum(b.vectors.size for b in blocks))
+        rows = min(query_rows, QUERY_ROWS_PER_PASS)
+        size = (*kernels, blocks[0].vectors.shape[1], rows.bit_length(), k.bit_length(), alive.bit_length())
+        if size not in self._trials:
+            self._trials[size] = _Trial(kernels)
+        return self._trials[size]
 
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """Writes nothing."""
 
     def _codes_of(self, vectors: FloatArray, kernel: Kernel) -> Codes:
         """The codes of an array for a kernel, cached as long as the array exists."""
-        codes = self._codes.get(id(vectors))
-        if codes is None or codes.kernel.largest_code != kernel.largest_code:
-            codes = _encoded(vectors, kernel)
-            if id(vectors) not in self._codes:
-                weakref.finalize(vectors, self._codes.pop, id(vectors), None)
-            self._codes[id(vectors)] = codes
+        key = id(vectors), kernel.largest_code
+        codes = self._codes.get(key)
+        if codes is None:
+            codes = self._codes[key] = _encoded(vectors, kernel)
+            weakref.finalize(vectors, self._codes.pop, key, None)
         return replace(codes, kernel=kernel)
+
+
+class _Trial:
+    """Which kernel is fastest for searches of one size, None for no codes: the real searches are the trial.
+
+    Searches take turns, so that other programs disturb all kernels alike, and the shortest time of each counts, as the
+    one that was disturbed least. The first one with each kernel warms up, and is not counted. What is not clearly
+    faster than a search without codes is not used.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self._seconds: dict[Kernel | None, list[float]] = {None: [], **{kernel: [] for kernel in kernels}}
+
+    def next_kernel(self) -> Kernel | None:
+        """The kernel for the next search: the one that had fewest turns or, when all had enough, the fastest."""
+        turns = {kernel: len(seconds) for kernel, seconds in self._seconds.items()}
+        if min(turns.values()) <= TURNS:
+            return min(turns, key=lambda kernel: turns[kernel])
+        shortest = {kernel: min(seconds[1:]) for kernel, seconds in self._seconds.items()}
+        best = min(shortest, key=lambda kernel: shortest[kernel])
+        return best if shortest[best] < CLEARLY_FASTER * shortest[None] else None
+
+    def add(self, kernel: Kernel | None, seconds: float) -> None:
+        """Take the running time of a search, for each pair of rows."""
+        if len(self._seconds[kernel]) <= TURNS:
+            self._seconds[kernel].append(seconds)
 
 
 def _encoded(vectors: FloatArray, kernel: Kernel) -> Codes:
@@ -156,13 +182,6 @@ def _encoded(vectors: FloatArray, kernel: Kernel) -> Codes:
         return encode(vectors, kernel)
     except ValueError as error:
         raise DamagedIndexError(str(error)) from error
-
-
-def _seconds(blocks: Sequence[VectorBlock], queries: Float32Array, groups: Int64Array, k: int) -> float:
-    """Running time of an exact search."""
-    start = time.perf_counter()
-    search_exact(blocks, queries, groups, k)
-    return time.perf_counter() - start
 
 
 def search_exact(

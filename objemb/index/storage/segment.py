@@ -129,11 +129,8 @@ class Segment:
 
     def image_id(self, image: int) -> str:
         """Id of the image at a position of the table of images."""
-        return tables.to_text(self.images.column("id")[image].as_py())
-
-    def image_ids_at(self, images: Int64Array) -> list[str]:
-        """Ids of the images at some positions of the table of images."""
-        return [tables.to_text(name) for name in self.images.column("id").take(images).to_pylist()]
+        text, ends = self._ids
+        return tables.to_text(bytes(text[ends[image] : ends[image + 1]]))
 
     def stamp(self, image: int) -> str | None:
         """Stamp of the image at a position of the table of images."""
@@ -143,6 +140,14 @@ class Segment:
     def metadata(self, image: int) -> dict[str, Scalar]:
         """Metadata of the image at a position of the table of images."""
         return tables.metadata_from_bytes(self.images.column("metadata")[image].as_py())
+
+    @cached_property
+    def _ids(self) -> tuple[memoryview, Int64Array]:
+        """The bytes of all ids, and where each begins and the last ends: int64 ``(images + 1,)``."""
+        ids = self.images.column("id")
+        _, ends, text = ids.buffers()
+        of_ids = np.frombuffer(ends, np.int64)[ids.offset : ids.offset + len(ids) + 1]
+        return memoryview(b"" if text is None else text), of_ids
 
     def positions(self, image: str) -> list[int]:
         """Positions of an id in the table of images; several if an image was replaced in the same transaction."""

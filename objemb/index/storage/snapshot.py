@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from objemb.index.storage.segment import Segment
 from objemb.structures import Scalar
 from objemb.types import BoolArray, Buffer, Int64Array
 
-#: Images whose places are remembered: those that were searched for or looked up last.
-REMEMBERED_PLACES = 1 << 16
+#: Images whose numbers are remembered: those that were searched for or looked up last.
+REMEMBERED_IMAGES = 1 << 16
 #: Number of segments whose tables may be kept as open files until needed; those of further segments are read
 #: immediately.
 HELD_SEGMENTS = 32
@@ -60,7 +60,7 @@ class Snapshot:
         self.deleted = np.frombuffer(numbers, "<i8").astype(np.int64, copy=False)
         if (np.diff(self.deleted) <= 0).any():
             raise DamagedIndexError(f"{folder}: expected ascending numbers of deleted images, found others")
-        self._places: dict[str, tuple[Segment, int]] = {}
+        self._numbers: dict[str, int] = {}
         self._structure_files = [
             {name: map_file(folder, file) for name, file in s.files.items()} for s in manifest.structures
         ]
@@ -102,6 +102,20 @@ class Snapshot:
         """int64 ``(segments + 1,)``: number of the first row of each segment among all rows, and the number of rows."""
         return np.concatenate([[0], np.cumsum([s.record.rows for s in self.segments], dtype=np.int64)]).astype(np.int64)
 
+    @cached_property
+    def first_images(self) -> Int64Array:
+        """int64 ``(segments + 1,)``: the same for images."""
+        return np.concatenate([[0], np.cumsum([s.record.images for s in self.segments], dtype=np.int64)]).astype(
+            np.int64
+        )
+
+    @cached_property
+    def image_starts(self) -> Int64Array:
+        """int64 ``(images + 1,)``: number of the first row of each image of all segments among all rows, and the number
+        of rows."""
+        starts = [s.starts[:-1] + first for s, first in zip(self.segments, self.first_rows.tolist(), strict=False)]
+        return np.concatenate([*starts, self.first_rows[-1:]])
+
     def structure_files(self, structure: StructureRecord) -> dict[str, Buffer]:
         """The files of a structure of this state, mapped and not yet checked."""
         return self._structure_files[self.manifest.structures.index(structure)]
@@ -136,21 +150,31 @@ class Snapshot:
 
     def place(self, image: str) -> tuple[Segment, int] | None:
         """The segment of a live image and its position in the segment; None if the id is not there."""
-        place = self._places.get(image)
-        if place is not None:
-            return place
-        for segment, live in zip(self.segments, self.live, strict=True):
+        number = self.number(image)
+        return None if number is None else self.place_of(number)
+
+    def place_of(self, number: int) -> tuple[Segment, int]:
+        """The segment of an image, numbered through all segments, and its position in the segment."""
+        place = int(np.searchsorted(self.first_images, number, side="right")) - 1
+        return self.segments[place], number - int(self.first_images[place])
+
+    def number(self, image: str) -> int | None:
+        """The number of a live image, counted through all segments; None if the id is not there."""
+        number = self._numbers.get(image)
+        if number is not None:
+            return number
+        for segment, live, first in zip(self.segments, self.live, self.first_images.tolist(), strict=False):
             for position in segment.positions(image):
                 if live is None or live[position]:
-                    self.remember(image, segment, position)
-                    return segment, position
+                    self.remember([image], [first + position])
+                    return int(first + position)
         return None
 
-    def remember(self, image: str, segment: Segment, position: int) -> None:
-        """Remember the place of a live image that was found: hits are looked up again by re-rankers and pages."""
-        if len(self._places) >= REMEMBERED_PLACES:
-            self._places.clear()
-        self._places[image] = segment, position
+    def remember(self, images: Sequence[str], numbers: Sequence[int]) -> None:
+        """Remember the numbers of live images that were found: hits are looked up again by re-rankers and pages."""
+        if len(self._numbers) >= REMEMBERED_IMAGES:
+            self._numbers.clear()
+        self._numbers.update(zip(images, numbers, strict=True))
 
     def images(self, start: int = 0) -> Iterator[StoredImage]:
         """Every live image from the one with the number ``start`` on, in the order in which they were added."""
