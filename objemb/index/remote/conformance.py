@@ -390,6 +390,8 @@ class Conformance:
             index.build_structure()
         except (ImportError, ValueError):  # without the library of approximate search, or too few rows
             return
+        if index.info()["approximate"] is None:  # the store has its own mind about when it is worth it
+            return
         answer = index.search(query, 10, exact=True)
         _check(answer, truth(photos, query, 10))
         assert not answer.approximate

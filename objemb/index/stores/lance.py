@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from objemb.index.addresses import Address
 from objemb.index.filters.columns import METADATA_PREFIX, type_of
-from objemb.index.filters.syntax import Compare, Either, Every, IsNull, Node, Not, OneOf, Value, fields
+from objemb.index.filters.syntax import Either, Every, IsNull, Node, Not, OneOf, Value
 from objemb.index.remote.rows import metadata_of, row_schema, value_types
+from objemb.index.stores._columns import column_of, field_of, in_columns, value_of
 from objemb.index.stores.base import Nearest, Store, StoreError, StoreFacts
 from objemb.registry import plugin
 from objemb.types import Float32Array
@@ -30,8 +31,6 @@ TRANSPORTS = {"": "", "s3": "s3://", "gs": "gs://", "az": "az://"}
 OPTIONS = {"region": "aws_region", "endpoint": "aws_endpoint", "allow_http": "allow_http"}
 #: Prefixes of the columns that hold the metadata for filters, by type; ``null`` marks a column of nulls only.
 _KINDS = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_(), "null": pa.bool_()}
-#: From here on, float64 does not hold every integer.
-_EXACT_INTEGERS = 2**53
 #: Attempts to publish a version when another writer was quicker.
 _ATTEMPTS = 10
 
@@ -132,7 +131,7 @@ class Lance(Store):
         with self._translated():
             names = self._rows(generation).schema.names
         types: dict[str, frozenset[str]] = {}
-        for kind, key in filter(None, map(_field_of, names)):
+        for kind, key in filter(None, map(field_of, names)):
             types[key] = types.get(key, frozenset()) | ({kind} if kind != "null" else frozenset())
         return types
 
@@ -140,7 +139,7 @@ class Lance(Store):
         """As :meth:`Store.replace`: one version, unless metadata columns have to be added before."""
         images = rows["image"].unique().to_pylist()
         types = value_types(rows["metadata"].unique().to_pylist())
-        wanted = {_column_of(kind, key): _KINDS[kind] for key, kinds in types.items() for kind in kinds or {"null"}}
+        wanted = {column_of(kind, key): _KINDS[kind] for key, kinds in types.items() for kind in kinds or {"null"}}
 
         def write() -> None:
             table = self._rows(generation)
@@ -160,13 +159,8 @@ class Lance(Store):
             self._tried(lambda: self._rows(generation).delete(_among("image", images)))
 
     def says(self, leaf: Node) -> bool:
-        """As :meth:`Store.says`: not for detector scores, whose decimals are those of float32, nor for numbers that
-        float64 cannot hold."""
-        inner = leaf.part if isinstance(leaf, Not) else leaf
-        if "score" in fields(leaf):
-            return False
-        values = (inner.value,) if isinstance(inner, Compare) else inner.values if isinstance(inner, OneOf) else ()
-        return all(type_of(v) != "number" or abs(v) < _EXACT_INTEGERS for v in values)  # type: ignore[arg-type]
+        """As :meth:`Store.says`: as far as :func:`in_columns`."""
+        return in_columns(leaf)
 
     def nearest(
         self, generation: int, vectors: Float32Array, count: int, where: Node | None, *, exact: bool
@@ -291,45 +285,20 @@ def _plain(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
     return rows.select(list(columns)).cast(pa.schema([pa.field(n, kinds[n], nullable[n]) for n in columns]))
 
 
-def _column_of(kind: str, key: str) -> str:
-    """The column of the values of one type of a metadata column."""
-    plain = re.fullmatch(r"[a-z0-9_]+", key) and not key.startswith("x_")
-    return f"{kind}_{key}" if plain else f"{kind}_x_{key.encode().hex()}"
-
-
-def _field_of(column: str) -> tuple[str, str] | None:
-    """Type and metadata column of a column; None for one of every table."""
-    kind, _, name = column.partition("_")
-    if kind not in _KINDS or not name:
-        return None
-    return kind, bytes.fromhex(name[2:]).decode() if name.startswith("x_") else name
-
-
 def _with_fields(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows with the columns of a table, those of the metadata included."""
     texts = rows["metadata"].combine_chunks().dictionary_encode()
     objects = [metadata_of(text) for text in texts.dictionary.to_pylist()]
     columns = []
     for field in schema:
-        parsed = None if field.name in rows.column_names else _field_of(field.name)
+        parsed = None if field.name in rows.column_names else field_of(field.name)
         if parsed is None:
             columns.append(rows[field.name])
             continue
         kind, key = parsed
-        values = [_value(one.get(key), kind) for one in objects]
+        values = [value_of(one.get(key), kind) for one in objects]
         columns.append(pa.array(values, field.type).take(texts.indices))
     return pa.table(columns, schema=schema)
-
-
-def _value(value: object, kind: str) -> object:
-    if value is None or value != value or type_of(value) != kind:  # type: ignore[arg-type]
-        return None
-    if kind != "number":
-        return value
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except OverflowError:  # an integer of more than 308 digits
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def _among(column: str, texts: Sequence[str]) -> str:
@@ -355,7 +324,7 @@ def _said(node: Node, columns: set[str]) -> str:
     assert not isinstance(leaf, Not | Every | Either), "a filter in normal form"
     own = not leaf.field.startswith(METADATA_PREFIX)
     key = leaf.field.removeprefix(METADATA_PREFIX)
-    of_type = {"text": leaf.field} if own else {kind: _column_of(kind, key) for kind in ("text", "number", "boolean")}
+    of_type = {"text": leaf.field} if own else {kind: column_of(kind, key) for kind in ("text", "number", "boolean")}
     here = {kind: f"`{name}`" for kind, name in of_type.items() if own or name in columns}
     present = "(" + (" OR ".join(f"{name} IS NOT NULL" for name in here.values()) or "false") + ")"
     if isinstance(leaf, IsNull):

@@ -42,3 +42,23 @@ class TestLance(Conformance):
 
     def new_address(self) -> str:
         return f"lance:{self.place}/t{uuid.uuid4().hex}"
+
+
+@pytest.mark.qdrant
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact")
+class TestQdrant(Conformance):
+    """The server that OBJEMB_TEST_QDRANT names, or the client's own engine in memory, which has no index."""
+
+    @pytest.fixture(autouse=True)
+    def _place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = pytest.importorskip("qdrant_client")
+        self.server = os.environ.get("OBJEMB_TEST_QDRANT")
+        if self.server is None:
+            held = client.QdrantClient(":memory:")
+            monkeypatch.setattr(held, "close", lambda: None)
+            monkeypatch.setattr("objemb.index.stores.qdrant.connect", lambda address: held)
+
+    def new_address(self) -> str:
+        server = self.server or "http://localhost"
+        base = server.replace("https:", "qdrant+https:", 1).replace("http:", "qdrant:", 1)
+        return f"{base}/t{uuid.uuid4().hex}"

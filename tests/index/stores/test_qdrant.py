@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from objemb.index.collection import ImageCollection
+from objemb.index.opening import create_index, open_index
+from objemb.index.remote.conformance import DIM, photo, unit
+from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.index.stores import qdrant
+from objemb.index.stores.base import StoreError
+
+pytestmark = [
+    pytest.mark.qdrant,
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact"),
+]
+OLD, NEW = photo("a", unit(np.random.default_rng(0), 5)), photo("a", unit(np.random.default_rng(1), 4))
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    held = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+    monkeypatch.setattr(qdrant, "connect", lambda address: held)
+    yield held
+    held.close()
+
+
+@pytest.fixture
+def index(client: Any) -> ImageCollection:
+    made = create_index("qdrant://localhost/shop", schema=UnitVectors(DIM), fingerprint="a")
+    with made.writer() as writer:
+        writer.add(OLD)
+    return made
+
+
+def replaced(index: ImageCollection) -> None:
+    with index.writer() as writer:
+        writer.add(NEW)
+
+
+def boxes_of(index: ImageCollection) -> list[list[float]]:
+    stored = open_index(index.address).get("a")
+    assert stored is not None
+    hits = index.search(NEW, 5)
+    assert [hit.image for hit in hits] == ["a"]
+    assert list(hits[0].box) in stored.regions.boxes.tolist()
+    return stored.regions.boxes.tolist()
+
+
+@pytest.mark.parametrize("written", [1, 3])
+def test_half_a_new_version_is_not_shown(
+    client: Any, index: ImageCollection, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    upsert = client.upsert
+
+    def cut_off(collection: str, points: list[Any], **more: Any) -> None:
+        upsert(collection, points[:written] if collection == "shop" else points, **more)
+        if collection == "shop":
+            raise OSError("killed")
+
+    monkeypatch.setattr(client, "upsert", cut_off)
+    with pytest.raises(StoreError, match="killed"):
+        replaced(index)
+    assert client.count("shop").count == 5 + written
+    assert boxes_of(index) == OLD.regions.boxes.tolist()
+    assert any(f"expected 4 rows, found {written}" in problem for problem in index.verify())
+
+    monkeypatch.undo()
+    monkeypatch.setattr(qdrant, "connect", lambda address: client)
+    replaced(index)
+    assert boxes_of(index) == NEW.regions.boxes.tolist()
+    assert client.count("shop").count == 4
+    assert index.verify() == []
+
+
+def test_an_older_version_that_was_not_deleted_is_not_shown(
+    client: Any, index: ImageCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "delete", killed)
+        with pytest.raises(StoreError, match="killed"):
+            replaced(index)
+    assert client.count("shop").count == 9
+    assert boxes_of(index) == NEW.regions.boxes.tolist()
+    assert any("found several" in problem for problem in index.verify())
+    replaced(index)
+    assert client.count("shop").count == 4
+
+
+@pytest.mark.parametrize("address", ["qdrant:///shop", "qdrant://host", "qdrant+udp://host/shop", "qdrant://host/a b"])
+def test_addresses_that_are_incomplete(address: str) -> None:
+    pytest.importorskip("qdrant_client")
+    with pytest.raises(ValueError, match=r"expected qdrant://host:6333/shop"):
+        open_index(address)
+
+
+def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    module = pytest.importorskip("qdrant_client")
+    monkeypatch.setattr(module, "QdrantClient", lambda **given: seen.update(given))
+    monkeypatch.setenv("QDRANT_API_KEY", "hidden")
+    from objemb.index.addresses import parse_address
+
+    address = parse_address("qdrant+https://[::1]:7000/shop")
+    assert address is not None
+    qdrant.connect(address)
+    assert (seen["url"], seen["api_key"]) == ("https://[::1]:7000", "hidden")
