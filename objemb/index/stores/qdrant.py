@@ -405,7 +405,7 @@ def _present(keys: Sequence[str]) -> Any:
     """One of some keys has a value."""
     from qdrant_client import models
 
-    empty = [models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in keys]
+    empty: list[Any] = [models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in keys]
     return models.Filter(must_not=[models.Filter(must=empty)])
 
 
