@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from objemb.cli import detect, doctor, export, index, maintenance, migrate, model, search, serve
+from objemb.cli import copy, detect, doctor, export, index, maintenance, migrate, model, search, serve
 from objemb.cli.errors import Settings, one_line_errors
 from objemb.cli.logs import configure
 from objemb.version import __version__
@@ -64,6 +64,7 @@ app.command("info")(maintenance.info)
 app.command("verify")(maintenance.verify)
 app.command("delete")(maintenance.delete)
 app.command("compact")(maintenance.compact)
+app.command("copy")(copy.copy)
 app.command("merge")(maintenance.merge)
 app.command("migrate")(migrate.migrate)
 app.command("calibrate")(maintenance.calibrate)
