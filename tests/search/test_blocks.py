@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,8 @@ import pytest
 
 from objemb.checks import ArtefactMismatchError, ObjembError
 from objemb.images.sources import ImageRef, SkippedImage
+from objemb.index.collection import ImageCollection
+from objemb.index.opening import create_index
 from objemb.index.storage.manifest import MANIFEST_FILE
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
@@ -64,7 +67,7 @@ class Target:
     def __init__(self, photos: Path, model: Path, path: Path) -> None:
         self.photos, self.model, self.blocks = photos, load_model(model), path.with_name(f"{path.name}.blocks")
         schema = row_schema(self.model)
-        self.index = Index.create(path, schema=schema, fingerprint=self.model.fingerprint)
+        self.index: ImageCollection = Index.create(path, schema=schema, fingerprint=self.model.fingerprint)
         self.skipped: list[SkippedImage] = []
 
     def run(self, executor: Executor | None, size: int = 2, on_step: Callable[[int], None] = lambda n: None) -> Report:
@@ -78,7 +81,7 @@ def target(photos: Path, regions: Path, tmp_path: Path) -> Target:
     return Target(photos, regions, tmp_path / "made")
 
 
-def assert_same(one: Index, other: Index) -> None:
+def assert_same(one: ImageCollection, other: ImageCollection) -> None:
     """The same photos with the same rows."""
     assert one.stamps() == other.stamps()
     assert len(one) == len(one.stamps())
@@ -263,3 +266,16 @@ def test_boxes_are_those_of_the_model(run: Run, photos: Path, model: Path, tmp_p
     boxes = ("--boxes", tmp_path / "boxes.json")
     result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--on", "processes=2", *boxes, code=2)
     assert "--on: expected without --boxes" in result.stderr
+
+
+@pytest.mark.lance
+@pytest.mark.skipif(importlib.util.find_spec("lancedb") is None, reason="LanceDB is not installed")
+def test_blocks_go_to_an_address_as_into_a_folder(target: Target, tmp_path: Path) -> None:
+    folder, schema = target.index, row_schema(target.model)
+    target.run(Here())
+    target.index = create_index(f"lance:{tmp_path}/shop", schema=schema, fingerprint=target.model.fingerprint)
+    assert target.run(Here(twice=True)) == Report(added=6)
+    assert_same(target.index, folder)
+    executor = Here()
+    assert target.run(executor) == Report(unchanged=6)
+    assert executor.given == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,3 +144,22 @@ def test_the_command(run: Run, source: Index, tmp_path: Path) -> None:
         writer.delete(["03.jpg"])
     assert "found 1 others: '03.jpg'" in run("copy", source.path, path, code=2).stderr
     assert "expected" in run("copy", tmp_path / "nowhere", path, code=2).stderr
+
+
+@pytest.mark.lance
+@pytest.mark.skipif(importlib.util.find_spec("lancedb") is None, reason="LanceDB is not installed")
+def test_to_an_address_and_back(run: Run, source: Index, tmp_path: Path) -> None:
+    there, back = f"lance:{tmp_path}/shop", tmp_path / "back"
+    assert parsed(run("copy", source.path, there, "--json"))["copied"] == 20
+    assert parsed(run("copy", there, back, "--json"))["copied"] == 20
+    copied = open_index(back)
+    assert copied.stamps() == source.stamps()
+    assert (copied.fingerprint, copied.model) == (source.fingerprint, source.model)
+    for image in source.stamps():
+        one, other = source.get(image), copied.get(image)
+        assert one is not None
+        assert other is not None
+        assert np.array_equal(one.regions.boxes, other.regions.boxes)
+        assert np.array_equal(one.regions.scores, other.regions.scores)
+        assert one.regions.label_names == other.regions.label_names
+        assert dict(one.metadata) == dict(other.metadata)
