@@ -99,8 +99,8 @@ class Copy:
                 f"{len(self.target)}"
             )
         images = sorted(self.source.stamps())
-        places = np.unique(np.linspace(0, len(images) - 1, COMPARED_IMAGES).astype(int)) if images else []
-        sample = [images[place] for place in places]
+        spread = np.linspace(0, len(images) - 1, COMPARED_IMAGES if images else 0)
+        sample = [images[place] for place in np.unique(spread.astype(int)).tolist()]
         pairs = list(zip(sample, self.source.get_many(sample), self.target.get_many(sample), strict=True))
         wrong = [image for image, mine, theirs in pairs if not self._same(mine, theirs)]
         if wrong:
@@ -136,10 +136,10 @@ class Copy:
 
 def same_answer(one: SearchResult, other: SearchResult, most: float = SCORE_DIFFERENCE) -> bool:
     """Whether two answers have scores that differ by ``most``, and the same images apart from those that tie."""
-    scores = [np.array([hit.score for hit in answer.hits]) for answer in (one, other)]
-    if len(scores[0]) != len(scores[1]) or not np.allclose(*scores, rtol=0, atol=most):
+    first, second = ([hit.score for hit in answer.hits] for answer in (one, other))
+    if len(first) != len(second) or not np.allclose(first, second, rtol=0, atol=most):
         return False
-    last = scores[0][-1] if len(scores[0]) else 0.0
+    last = first[-1] if first else 0.0
     mine, theirs = ({hit.image: hit.score for hit in answer.hits} for answer in (one, other))
     images = mine.keys() | theirs.keys()
     # an image that is in one answer alone has the score of the last one
