@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 #: Names of users that a server can run as where the tests run as root, which PostgreSQL refuses.
@@ -52,7 +55,13 @@ class Postgres:
         first = (self._data / "postmaster.pid").read_text().splitlines()[0]
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         for process in (first, *children):
-            subprocess.run(["kill", "-9", process], check=False, capture_output=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        while not all(map(_is_gone, (first, *children))):
+            time.sleep(0.01)
+        # in a container whose first process collects no others, the number of a dead server stays taken
+        for lock in (self._data / "postmaster.pid", self.place / ".s.PGSQL.5432.lock"):
+            lock.unlink(missing_ok=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._binaries / program), *arguments]
@@ -67,6 +76,14 @@ class Postgres:
         if done.returncode:
             log = self.place / "log"
             raise RuntimeError(f"{program}: {done.stderr}{log.read_text() if log.exists() else ''}")
+
+
+def _is_gone(process: str) -> bool:
+    """Whether a process has ended; it may still be listed."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def _is_user(name: str) -> bool:

@@ -1,0 +1,150 @@
+"""Kill writers of an index at an address, and its server, while the same photos are replaced, and check what is there.
+
+    python tools/torture_engines.py --postgres 100 --lance 100
+    python tools/torture_engines.py --postgres 100 --server
+
+A writer replaces the same 50 photos again and again, each with another number of boxes, and tells of every batch that
+was acknowledged. After every kill (SIGKILL) each photo must be whole, of the version that was acknowledged last or of
+one that was being written, and ``verify`` must find nothing. ``--server`` kills the PostgreSQL server with the writer,
+and starts it again. The counts are printed as JSON; the exit code is 1 if anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from objemb.index.opening import create_index, open_index
+from objemb.index.remote.conformance import DIM, photo, unit
+from objemb.index.storage.unit_vectors import UnitVectors
+from objemb.structures import RegionDescriptors
+from tests.index.stores.servers import postgres
+
+PHOTOS, BATCH = 50, 10
+#: A writer is killed within this many seconds after its first batch.
+LIFETIME = 0.4
+#: Problems that are listed.
+SHOWN = 10
+
+
+def version_of(image: int, version: int) -> RegionDescriptors:
+    """A photo whose number of boxes, vectors and metadata follow from its version."""
+    rng = np.random.default_rng([image, 1 + version])
+    return photo(f"photo {image}", unit(rng, 1 + (version + image) % 7), {"version": version})
+
+
+def write(address: str, first: int, told: Connection) -> None:
+    """Replace all photos again and again, in batches, until killed; tells the number of acknowledged batches."""
+    index, batch = open_index(address), first
+    while True:
+        with index.writer() as writer:
+            for image in range(BATCH * (batch % (PHOTOS // BATCH)), BATCH * (batch % (PHOTOS // BATCH) + 1)):
+                writer.add(version_of(image, batch))
+        batch += 1
+        told.send(batch)
+
+
+def torture(
+    address: str, kills: int, seed: int, kill_server: Callable[[], None] | None = None
+) -> tuple[int, list[str]]:
+    """Kill writers of a new index.
+
+    Returns:
+        The number of batches that were acknowledged, and the problems.
+    """
+    context, rng = multiprocessing.get_context("spawn"), random.Random(seed)
+    index = create_index(address, schema=UnitVectors(DIM), fingerprint="torture")
+    with index.writer() as writer:
+        for image in range(PHOTOS):
+            writer.add(version_of(image, -1))
+    done, problems = 0, []
+    for number in range(kills):
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=write, args=(address, done, there))
+        process.start()
+        there.close()
+        here.poll(60)  # it takes a while to start
+        time.sleep(rng.uniform(0, LIFETIME))
+        process.kill()
+        if kill_server is not None:
+            kill_server()
+        process.join()
+        try:
+            while here.poll():
+                done = here.recv()
+        except EOFError:
+            pass
+        problems += [f"kill {number}: {problem}" for problem in check(address, done)]
+        done = 1 + max(done, *(stored.metadata["version"] for stored in open_index(address).images()))  # type: ignore
+    return done, problems
+
+
+def check(address: str, done: int) -> list[str]:
+    """What is wrong after a kill, when ``done`` batches were acknowledged."""
+    index = open_index(address)
+    problems, seen = index.verify(), 0
+    for stored, _ in index.described():
+        seen += 1
+        image, version = int(stored.image.split()[1]), stored.metadata["version"]
+        assert isinstance(version, int)
+        expected = version_of(image, version)
+        assert isinstance(stored, RegionDescriptors)
+        if not np.array_equal(stored.vectors, expected.vectors):
+            problems.append(f"{stored.image}: rows of other versions than {version}")
+        acknowledged = max((b for b in range(max(0, done - 5), done) if b % 5 == image // BATCH), default=-1)
+        if version < acknowledged:
+            problems.append(f"{stored.image}: version {version}, although {acknowledged} was acknowledged")
+    return problems if seen == PHOTOS else [*problems, f"{seen} photos of {PHOTOS}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--postgres", type=int, default=0, metavar="KILLS")
+    parser.add_argument("--lance", type=int, default=0, metavar="KILLS")
+    parser.add_argument("--server", action="store_true", help="kill the PostgreSQL server as well")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    report = {}
+    if args.postgres:
+        server = postgres()
+        if server is None:
+            parser.error("--postgres: expected the packages pgserver and psycopg")
+
+        def restart() -> None:
+            server.kill()
+            time.sleep(0.2)
+            server.start()
+
+        report["postgresql"] = torture(
+            server.address("torture"), args.postgres, args.seed, restart if args.server else None
+        )
+    if args.lance:
+        with tempfile.TemporaryDirectory() as place:
+            report["lance"] = torture(f"lance:{place}/torture", args.lance, args.seed)
+    kills = {"postgresql": args.postgres, "lance": args.lance}
+    print(
+        json.dumps(
+            {
+                name: {"kills": kills[name], "batches": batches, "problems": problems[:SHOWN], "failed": len(problems)}
+                for name, (batches, problems) in report.items()
+            },
+            indent=2,
+        )
+    )
+    sys.exit(any(problems for _, problems in report.values()))
+
+
+if __name__ == "__main__":
+    main()
