@@ -93,7 +93,7 @@ def compared(
             recall: dict[tuple[str, bool], list[float]] = {key: [] for key in seconds}
             differ = dict.fromkeys(seconds, 0)
             for _ in range(args.queries):
-                regions = Regions(np.tile(np.float32([[0, 0, 9, 9]]), (boxes, 1)), (480, 640))
+                regions = Regions(np.tile(np.array([[0, 0, 9, 9]], np.float32), (boxes, 1)), (480, 640))
                 query = RegionDescriptors("query", regions, vectors_of(rng, boxes, centres))
                 truth: list[str] = []
                 for name, index, exact in ways:
