@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +21,8 @@ from objemb.serve.service import PHOTO, Service, Upload
 from objemb.version import __version__
 
 D = TypeVar("D", bound=bodies.Document)
+#: Answers a document and the files of its form.
+Answer: TypeAlias = Callable[[D, dict[str, Upload]], Awaitable[bytes]]
 
 DESCRIPTION = """Finds the object, not the picture. A request with a photo is a form: the part `photo` is a file, the
 part `query` the JSON document shown below. A request about an indexed photo may be the JSON document alone."""
@@ -28,10 +30,6 @@ PROBLEM: dict[str, Any] = {
     "description": "A problem by RFC 9457, which names what was expected and what was found.",
     "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
 }
-#: Statuses of problems.
-PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys(
-    (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 503), PROBLEM
-)
 #: Statuses of problems.
 STATUSES = (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 503)
 JPEG = {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
@@ -117,38 +115,24 @@ def _answers(document: type[Any], code: int = 200) -> dict[int | str, dict[str, 
 
 
 def _add_queries(app: FastAPI, service: Service) -> None:
-    @app.post(
-        "/v1/search",
-        summary="Find the photos that show an object",
-        openapi_extra=_form(bodies.SearchRequest, "query", alone=True),
-        responses=_answers(bodies.SearchAnswer),
-        response_class=Response,
-    )
-    async def search(request: Request) -> Response:
-        asked, uploads = await _read(request, bodies.SearchRequest, "query")
-        return _json(await service.search(asked, uploads))
+    """The routes that take a query, which is a document with photos, and answer it with another document."""
 
-    @app.post(
-        "/v1/detect",
-        summary="Detect the objects of a photo",
-        openapi_extra=_form(bodies.DetectRequest, "query", alone=True),
-        responses=_answers(bodies.DetectAnswer),
-        response_class=Response,
-    )
-    async def detect(request: Request) -> Response:
-        asked, uploads = await _read(request, bodies.DetectRequest, "query")
-        return _json(await service.detect(asked, uploads))
+    def add(name: str, summary: str, asks: type[D], gives: type[Any], answer: Answer[D]) -> None:
+        @app.post(
+            f"/v1/{name}",
+            name=name,
+            summary=summary,
+            openapi_extra=_form(asks, "query", alone=True),
+            responses=_answers(gives),
+            response_class=Response,
+        )
+        async def query(request: Request) -> Response:
+            return _json(await answer(*await _read(request, asks, "query")))
 
-    @app.post(
-        "/v1/describe",
-        summary="Describe the regions of a photo by vectors",
-        openapi_extra=_form(bodies.DescribeRequest, "query", alone=True),
-        responses=_answers(bodies.DescribeAnswer),
-        response_class=Response,
-    )
-    async def describe(request: Request) -> Response:
-        asked, uploads = await _read(request, bodies.DescribeRequest, "query")
-        return _json(await service.describe(asked, uploads))
+    add("search", "Find the photos that show an object", bodies.SearchRequest, bodies.SearchAnswer, service.search)
+    add("detect", "Detect the objects of a photo", bodies.DetectRequest, bodies.DetectAnswer, service.detect)
+    summary = "Describe the regions of a photo by vectors"
+    add("describe", summary, bodies.DescribeRequest, bodies.DescribeAnswer, service.describe)
 
 
 def _add_images(app: FastAPI, service: Service) -> None:
