@@ -3,8 +3,8 @@
     objemb serve INDEX --port 8000 &
     python tools/screenshots.py http://127.0.0.1:8000 IMAGE_ID -o docs
 
-The image is opened from the library, and its first stored box is searched for. Needs Playwright and a Chromium
-(``--chromium PATH``; by default the one on the path).
+The image is opened from the library, and the smallest of its stored boxes is searched for. Needs Playwright and a
+Chromium (``--chromium PATH``; by default the one on the path).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SHOTS = (("serving", 1280, 860, "light"), ("serving_dark", 1280, 860, "dark"), (
 
 
 def show(page: Any, image: str) -> None:
-    """Search with the first stored box of an image, and wait for the photos of the hits."""
+    """Search with the smallest stored box of an image, and wait for the photos of the hits."""
     page.click("#browse")
     page.get_by_label(f"Search with {image}").click()
-    page.locator(".offered").first.click()
+    page.locator(".offered").last.press("Enter")
     page.locator("#hits .matched").first.wait_for(state="attached")
     page.wait_for_load_state("networkidle")
 

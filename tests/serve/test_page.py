@@ -163,6 +163,23 @@ def test_the_library_a_stored_box_and_a_hit(page: Any, served: Served) -> None:
     assert found(page) == shown, "the address holds the whole search"
 
 
+def test_who_is_quicker_than_the_service_is_not_thrown_back(browser: Any, served: Served) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    held: list[Any] = []
+    page.route("**/v1/info", lambda route: held.append(route))
+    page.goto(served.url)
+    page.click("#browse")
+    page.get_by_label("Search with shelf/1.png").click()
+    page.locator(".offered").nth(1).wait_for(state="attached")
+    with page.expect_response("**/v1/info"):
+        held[0].continue_()
+    page.get_by_text(f"{COUNT} photos").first.wait_for()
+    page.locator(".offered").last.press("Enter")
+    assert len(found(page)) == COUNT - 1
+    context.close()
+
+
 def test_views_and_counter_examples(page: Any, photos: Path) -> None:
     choose(page, photos / "0.png")
     draw(page, (0.1, 0.2), (0.5, 0.6))

@@ -13,7 +13,8 @@ export class BoxEditor {
   constructor({ url, size, boxes, offered, label, onChange }) {
     this.size = size;
     this.boxes = boxes;
-    this.offered = offered;
+    const area = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
+    this.offered = [...offered].sort((one, other) => area(other) - area(one)); // small ones above large ones
     this.onChange = onChange;
     this.drag = null;
     this.selected = boxes.length - 1;
@@ -35,6 +36,8 @@ export class BoxEditor {
       make("img", { src: url, alt: "", draggable: "false" }),
       this.layer,
     );
+    // a tall photo leaves room for the search button
+    this.element.style.maxWidth = `calc(max(20rem, 55vh) * ${size[1] / size[0]})`;
     this.render();
     new ResizeObserver(() => this.drag || this.render()).observe(this.element);
   }

@@ -16,6 +16,7 @@ const EMPTY = { views: [], where: "", k: 60, combine: "best", most: 0 };
 
 let query = { ...EMPTY };
 let running = null;
+let renders = 0;
 
 const filter = new FilterBox(() => run());
 const hits = new Hits((image, box) => start({ role: "photo", image, name: image, boxes: [box] }, true));
@@ -75,6 +76,8 @@ async function editorOf(view) {
 }
 
 async function renderViews() {
+  renders += 1;
+  const turn = renders;
   const place = byId("views");
   const some = query.views.length > 0;
   byId("drop").classList.toggle("compact", some);
@@ -99,7 +102,7 @@ async function renderViews() {
     figure.append(caption);
     return figure;
   }));
-  place.replaceChildren(...figures);
+  if (turn === renders) place.replaceChildren(...figures); // else they have changed meanwhile
 }
 
 function removeView(view) {
@@ -249,7 +252,8 @@ async function begin() {
   } catch (error) {
     complain(error);
   }
-  await followAddress();
+  // whoever was quicker than the service has begun a search already
+  if (location.hash && !query.views.length) await followAddress();
 }
 
 begin();
