@@ -44,12 +44,14 @@ DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 # Packages, or parts of packages, that only one file each may import, inside the function that needs them.
 # Classes of Detectron2 and Lightning have to be subclassed, hence private files, themselves imported inside functions.
 DETECTRON2 = {
-    f"detectors/_detectron2_{name}.py" for name in ("boxes", "config", "heads", "losses", "program", "trunk", "weights")
+    f"detectors/_detectron2_{name}.py"
+    for name in ("boxes", "config", "exchange", "heads", "losses", "program", "trunk", "weights")
 }
+TRAINING = "training/_detectron2.py"
 LIGHTNING = "training/_lightning.py"
 # FastAPI and pydantic read the annotations of functions and classes when these are defined.
 SERVING = {f"serve/_{name}.py" for name in ("app", "bodies", "server")}
-SUBCLASSING = {*DETECTRON2, LIGHTNING, *SERVING}
+SUBCLASSING = {*DETECTRON2, TRAINING, LIGHTNING, *SERVING}
 FOREIGN = {
     "faiss": {"ops/faiss.py"},
     "psycopg": {"index/stores/postgresql.py"},
@@ -64,7 +66,7 @@ FOREIGN = {
     "tensorboard": {"training/logger.py"},
     "matplotlib": {"visualize/plots.py"},
     "pycocotools": {"evaluation/average_precision.py"},
-    "detectron2": {"detectors/detectron2_rcnn.py", *DETECTRON2},
+    "detectron2": {"detectors/detectron2_rcnn.py", TRAINING, *DETECTRON2},
     "cv2": {"ops/opencv.py"},
     "scipy.io": {"datasets/benchmarks/_matlab.py"},
     "scipy.ndimage": {"ops/components.py"},

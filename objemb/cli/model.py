@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from objemb.images.sources import SkippedImage
     from objemb.models import Model
     from objemb.runtimes.exported import Exported
+    from objemb.types import Settings
+
+#: The method of networks that were trained in Detectron2.
+DETECTRON2 = "detectron2"
 
 app = typer.Typer(help="Build a model folder from a method, and inspect one.", no_args_is_help=True)
 
@@ -70,6 +74,14 @@ def build(
         float,
         typer.Option(help="With --whiten-pairs: share of the mean variance added to each; about 1 for few pairs."),
     ] = 0.0,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(help="With CONFIG detectron2: config of a network that was trained in Detectron2."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="With --config-file: its weights (model_final.pth).")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="With --config-file: names of its classes, separated by commas.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing model.")] = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -88,7 +100,12 @@ def build(
         raise ValueError("--boxes: expected together with --fit-on PHOTOS or --whiten-on PHOTOS, found alone")
     check_whitening(whiten_on, whiten_pairs, whiten_dim, whiten_ridge)
     check_free(output, force)  # checked before weights are downloaded and photos described
-    settings = load_config(config, overrides or [])
+    if config == DETECTRON2:
+        settings: Settings = _of_detectron2(config_file, weights, classes, overrides or [])
+    elif config_file is None and weights is None and classes is None:
+        settings = load_config(config, overrides or [])
+    else:
+        raise ValueError(f"--config-file, --weights, --classes: expected with {DETECTRON2} alone, found {config}")
     with Progress() as display:
         display.meter("building", "parts", None)
         model = build_model(settings, device=device, command=["objemb", *sys.argv[1:]])
@@ -105,6 +122,22 @@ def build(
     _show(output, as_json)
     if given is not None and given.in_doubt:
         raise typer.Exit(SKIPPED)
+
+
+def _of_detectron2(
+    config_file: Path | None, weights: Path | None, classes: str | None, overrides: list[str]
+) -> Settings:
+    """Settings of a model that gives what a network of Detectron2 gives; says what comes from where."""
+    from objemb.config import merge, parse_overrides, resolve
+    from objemb.models.detectron2 import settings_of
+
+    if config_file is None or weights is None:
+        raise ValueError("detectron2: expected --config-file FILE and --weights FILE, found one missing")
+    names = None if classes is None else [name.strip() for name in classes.split(",")]
+    settings, origins = settings_of(config_file, weights, classes=names)
+    for part, origin in origins.items():
+        note(f"{part}: {origin}")
+    return resolve(merge(settings, parse_overrides(overrides)))
 
 
 def _fitted(
@@ -210,6 +243,26 @@ def _about(file: Path) -> str:
 def info(model: Annotated[Path, typer.Argument(help="A model folder.")], as_json: Json = False) -> None:
     """Show settings, size, fingerprint and origin of a model. Only its card is read."""
     _show(model, as_json)
+
+
+@app.command("to-detectron2")
+@guarded
+def to_detectron2(
+    model: Annotated[Path, typer.Argument(help="A model folder: a one_pass with a detectron2_rcnn.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to create.")],
+    as_json: Json = False,
+) -> None:
+    """Write a model as Detectron2 opens it: config.yaml and model_final.pth."""
+    from objemb.models import load_model
+    from objemb.models.detectron2 import write_detectron2
+
+    folder = write_detectron2(load_model(model), output)
+    if as_json:
+        print_json({"model": str(model), "detectron2": str(folder)})
+        return
+    print("from objemb.detectors.detectron2_rcnn import embedding_config")
+    print(f"predictor = DefaultPredictor(embedding_config({str(folder / 'config.yaml')!r}))")
 
 
 @app.command("push")

@@ -93,7 +93,7 @@ def head_settings(node: CfgNode) -> dict[str, object]:
     """Settings of the head of objemb that a node stands for."""
     common = {
         "name": checks.one_of("MODEL.ROI_EMBEDDING_HEAD.NAME", node.NAME, HEADS),
-        "dim": node.DIM,
+        "dim": node.DIM or None,
         **({"levels": list(node.IN_FEATURES)} if len(node.IN_FEATURES) else {}),
         **({"samples": node.SAMPLES} if node.SAMPLES else {}),
         **({"sampling_ratio": node.SAMPLING_RATIO} if node.SAMPLING_RATIO else {}),

@@ -192,6 +192,7 @@ class Detectron2Rcnn(NetworkDetector):
         self.min_size = checks.whole("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST)
         self.max_size = checks.whole("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST)
         self.bgr = cfg.INPUT.FORMAT == "BGR"
+        self.cfg = cfg
         self.network = build_model(cfg)
         self.classes = _dataset_classes(cfg) if classes is None else tuple(str(c) for c in classes)
         self.pyramid = tuple(self.network.roi_heads.in_features)
@@ -203,6 +204,11 @@ class Detectron2Rcnn(NetworkDetector):
                     "the data set of the config (%s) is not known here, so that labels are numbers: pass classes=[...]",
                     ", ".join(cfg.DATASETS.TRAIN) or "none",
                 )
+
+    @staticmethod
+    def expect_installed() -> None:
+        """Raise ``ImportError``, with how to install it, if Detectron2 is not installed."""
+        _needed()
 
     @staticmethod
     def stand_alone(settings: Settings) -> dict[str, object]:

@@ -13,7 +13,7 @@ from objemb import checks
 from objemb.heads.base import Head
 from objemb.models import Model, build_model, load_model
 from objemb.ops.tensors import as_tensor, l2
-from objemb.structures import Photo, Regions
+from objemb.structures import Photo, RegionDescriptors, Regions
 from objemb.training.cache import VectorCache
 
 
@@ -100,6 +100,13 @@ class Teacher:
         vectors = [self._of_photo(photo, of_photo) for photo, of_photo in zip(photos, regions, strict=True)]
         return [l2(f) if unit else f for f in vectors]
 
+    def describe(self, photos: Sequence[Photo], regions: Sequence[Regions]) -> list[RegionDescriptors]:
+        """The unit vectors of given boxes, computed without the cache, since augmented photos do not come again."""
+        return [
+            RegionDescriptors(photo.id, boxes, l2(self.compute(photo, boxes)))
+            for photo, boxes in zip(photos, regions, strict=True)
+        ]
+
     def expect_dim(self, dim: int) -> None:
         """Raise ``ValueError`` unless the student's vectors have the length of the teacher's."""
         if dim != self.dim:
@@ -107,6 +114,11 @@ class Teacher:
                 f"teacher: expected vectors of the student's length {dim}, found {self.dim}; set the student's "
                 f"head.dim={self.dim}, or give the teacher a whitening (objemb model build --whiten-dim {dim})"
             )
+
+    @property
+    def whitened(self) -> bool:
+        """Whether its vectors are whitened."""
+        return self._whitening is not None
 
     @property
     def parameters(self) -> int:
