@@ -311,7 +311,7 @@ def test_pictures_follow_a_validation() -> None:
 
 def test_an_interrupted_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     """Interrupted between two refreshes: the pool that it goes on with is that of its checkpoint."""
-    whole, broken, resumed = (task(flip=True, validation=None) for _ in range(3))
+    whole, broken, resumed = (task(flip=True, validation=None, resolutions=[0.75, 1.0]) for _ in range(3))
     fit(whole, settings(**RUN), tmp_path / "whole", quiet=True)
     losses = broken.losses
 
