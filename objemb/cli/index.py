@@ -74,8 +74,8 @@ def index(
         str | None,
         typer.Option(
             metavar="WHERE",
-            help="Describe in other processes: processes=N of this machine, or ray://HOST:PORT, or ray for the cluster "
-            "at RAY_ADDRESS. --device and --threads are then those of each process.",
+            help="Describe in other processes: processes=N of this machine, or ray://HEAD:6379, or ray for the cluster "
+            "at RAY_ADDRESS or one of this machine. --device and --threads are then those of each process.",
             autocompletion=among("processes=", "ray", "ray://"),
         ),
     ] = None,

@@ -253,7 +253,7 @@ def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(
         ("threads=2", "--on: expected one of"),
         ("processes", "--on: expected a number of processes such as processes=4, found ''"),
         ("processes=0", "--on: expected a number of processes such as processes=4, found '0'"),
-        ("ray://head", "--on: expected a place such as ray://head:10001, or ray, found 'head'"),
+        ("ray://head", "--on: expected a place such as ray://head:6379, or ray, found 'head'"),
     ],
 )
 def test_places_that_are_wrong(run: Run, photos: Path, model: Path, tmp_path: Path, on: str, message: str) -> None:

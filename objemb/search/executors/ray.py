@@ -25,11 +25,12 @@ class Ray(Executor):
     A machine that dies takes its tasks with it; Ray gives them to others.
 
     Args:
-        address: ``HOST:PORT`` of a Ray client server; None for the cluster that ``RAY_ADDRESS`` names or, without it,
-            a Ray of this machine alone that lives as long as the job.
+        address: ``HOST:PORT`` of the cluster's head, of which this machine is a node (Ray Data does not run through a
+            Ray client); None for the cluster that ``RAY_ADDRESS`` names or, without it, a Ray of this machine alone
+            that lives as long as the job.
     """
 
-    expected = "ray://head:10001, or ray"
+    expected = "ray://head:6379, or ray"
 
     def __init__(self, *, address: str | None = None) -> None:
         self.address = address
@@ -106,12 +107,14 @@ def _results(ray: Any, start: Start, wave: list[bytes], threads: int, accelerate
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    where = f"ray://{address}" if address else os.environ.get("RAY_ADDRESS") or "local"
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {} if where != "local" else {"include_dashboard": False}
     try:
         ray.init(where, log_to_driver=False, logging_level="WARNING", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ObjembError(f"--on: expected a Ray cluster at {where}, found: {error}") from error
+        raise ObjembError(
+            f"--on: expected a Ray cluster at {where} of which this machine is a node, found: {error}"
+        ) from error
 
 
 def _ray() -> Any:

@@ -19,7 +19,7 @@ from tests.contracts.test_executors import check
 
 def test_where_a_cluster_is() -> None:
     assert executor_of("ray").__dict__ == Ray().__dict__
-    assert Ray.at("head:10001").address == "head:10001"
+    assert Ray.at("head:6379").address == "head:6379"
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,8 +51,6 @@ def test_a_cluster_that_loses_a_node(
     cluster = Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
     try:
         second = cluster.add_node(**sizes)
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
         publish, published = BlockFolder.publish, []
 
         def publish_and_kill(self: BlockFolder, block: Block) -> None:
@@ -62,11 +60,25 @@ def test_a_cluster_that_loses_a_node(
                 cluster.remove_node(second, allow_graceful=False)
 
         monkeypatch.setattr(BlockFolder, "publish", publish_and_kill)
-        command = ("index", photos, "-o", index, "--model", model, "--json", "--on", "ray", "--block-size", 2)
+        command = (
+            "index",
+            photos,
+            "-o",
+            index,
+            "--model",
+            model,
+            "--json",
+            "--on",
+            f"ray://{cluster.address}",
+            "--block-size",
+            2,
+        )
         report = parsed(run(*command, code=3))
         assert (report["added"], report["skipped"], report["images"]) == (24, 1, 24)
         assert len(set(published)) == len(published) >= 13  # a block that was lost with the node comes in halves
         assert sorted(Index.open(index).stamps()) == sorted(f"{n}.png" for n in range(24))
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")  # once for all that follows
         check(Ray(), tmp_path)
     finally:
         ray.shutdown()
