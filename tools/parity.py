@@ -45,7 +45,7 @@ from objemb.runtimes.base import readers
 from objemb.structures import Photo
 
 MOBILENET = {"name": "torchvision_cnn", "arch": "mobilenet_v2", "weights": "random"}
-TIMM = {"name": "timm_net", "arch": "tf_efficientnet_lite0", "weights": "random"}
+TIMM = {"name": "timm_net", "arch": "efficientnet_lite0", "weights": "random"}
 NARROW = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"}
 #: Every score counts, so that networks with random weights find boxes.
 SIDES = {"min_size": 512, "max_size": 512, "score_threshold": 0.0}
