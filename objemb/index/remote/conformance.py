@@ -314,6 +314,8 @@ class Conformance:
         photos = gallery(14, 10)
         index = self.filled(photos)
         assert index.delete(["photo 2", "nobody", "photo 5", "photo 2"]) == ["nobody"]
+        with index.writer() as writer:
+            assert [n for n in range(-30, 30) if f"photo {n}" in writer] == [0, 1, 3, 4, 6, 7, 8, 9]
         left = [p for p in photos if p.image not in ("photo 2", "photo 5")]
         query = photo("query", unit(np.random.default_rng(15), 2))
         _check(index.search(query, 20, exact=True), truth(left, query, 20))

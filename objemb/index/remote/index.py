@@ -47,7 +47,7 @@ from objemb.index.storage.manifest import now
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.snapshot import StoredImage
 from objemb.index.storage.unit_vectors import UnitVectors
-from objemb.index.stores.base import Store, StoreFacts
+from objemb.index.stores.base import Store, StoreError, StoreFacts
 from objemb.structures import Described, ImageRows, Match, RegionDescriptors, SearchResult
 from objemb.types import BoolArray, Float32Array
 
@@ -178,7 +178,10 @@ class RemoteIndex(ImageCollection):
 
     def mark(self) -> object:
         """As :meth:`ImageCollection.mark`."""
-        return self._store.version(self._header.generation)
+        try:
+            return self._store.version(self._header.generation)
+        except StoreError:
+            return None
 
     def set_calibration(self, calibration: Calibration | None) -> None:
         """As :meth:`ImageCollection.set_calibration`."""
@@ -199,7 +202,9 @@ class RemoteIndex(ImageCollection):
         """As :meth:`ImageCollection.writer`."""
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
-        return RemoteWriter(self._store, self._header, lambda: {image for _, image in self._ordered()}, self.refresh)
+        return RemoteWriter(
+            self._store, self._header, lambda: {image for _, image in self._ordered()}, self._there, self.refresh
+        )
 
     def build_structure(
         self,
@@ -391,6 +396,11 @@ class RemoteIndex(ImageCollection):
     def _whole(self, images: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """Columns of whole photos, ordered by number, image and box."""
         return whole_photos(self._store.rows(self._header.generation, images, columns))
+
+    def _there(self, images: Sequence[str]) -> set[str]:
+        """Which of some images are there."""
+        parts = [self._whole(some, _PARTS) for some in batches(images, PHOTOS_AT_ONCE)]
+        return {image for part in parts for image in part["image"].to_pylist()}
 
     def _scanned(self, columns: Sequence[str]) -> pa.Table:
         """Columns of all photos, in order."""

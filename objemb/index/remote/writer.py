@@ -17,6 +17,8 @@ from objemb.structures import Described
 #: Rows that are written together, and bytes of their vectors: a batch is closed when it reaches either.
 BATCH_ROWS = 4_096
 BATCH_BYTES = 32 << 20
+#: Images that are looked up one at a time, before the ids of all are read.
+SINGLY_ASKED = 16
 
 
 class RemoteWriter:
@@ -28,15 +30,22 @@ class RemoteWriter:
     Args:
         store: The store.
         header: The generation that is written.
-        ids: Reads the ids that are there.
+        ids: Reads the ids of all images.
+        there: Which of some images are there.
         published: Called after each batch.
     """
 
     def __init__(
-        self, store: Store, header: Header, ids: Callable[[], set[str]], published: Callable[[], None]
+        self,
+        store: Store,
+        header: Header,
+        ids: Callable[[], set[str]],
+        there: Callable[[Sequence[str]], set[str]],
+        published: Callable[[], None],
     ) -> None:
         self._store, self._header = store, header
-        self._read_ids, self._published = ids, published
+        self._read_ids, self._there, self._published = ids, there, published
+        self._asked = 0
         self._ids: set[str] | None = None
         self._pending: dict[str, pa.Table] = {}
         self._pending_rows = 0
@@ -81,17 +90,25 @@ class RemoteWriter:
         self._check_open()
         self.commit()
         wanted = list(dict.fromkeys(images))
-        unknown = [image for image in wanted if image not in self]
-        there = [image for image in wanted if image not in set(unknown)]
+        known = self._there(wanted)
+        unknown, there = [i for i in wanted if i not in known], [i for i in wanted if i in known]
         for first in range(0, len(there), BATCH_ROWS):
             self._store.delete(self._header.generation, there[first : first + BATCH_ROWS])
-        self._known().difference_update(there)
+        if self._ids is not None:
+            self._ids.difference_update(there)
         if there:
             self._published()
         return unknown
 
     def __contains__(self, image: str) -> bool:
-        return image in self._known()
+        if image in self._pending:
+            return True
+        if self._ids is None:
+            self._asked += 1
+            if self._asked <= SINGLY_ASKED:
+                return image in self._there([image])
+            self._ids = self._read_ids() | set(self._pending)
+        return image in self._ids
 
     def commit(self) -> None:
         """As :meth:`ImageWriter.commit`: write what was collected."""
@@ -101,12 +118,6 @@ class RemoteWriter:
         self._store.replace(self._header.generation, pa.concat_tables(list(self._pending.values())))
         self._pending, self._pending_rows = {}, 0
         self._published()
-
-    def _known(self) -> set[str]:
-        """The ids that are there, or are about to be."""
-        if self._ids is None:
-            self._ids = self._read_ids() | set(self._pending)
-        return self._ids
 
     def _check_open(self) -> None:
         if not self._open:
