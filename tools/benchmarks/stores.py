@@ -7,7 +7,7 @@
 All indexes hold the same rows. Queries of one box and of five, with and without filters that 50, 1 and 0.01 % of the
 photos match, alternate between them; times are medians, relative to the exact search of the folder, equally filtered.
 Recall is the share of the 10 best photos of the exact search that the approximate one finds. PostgreSQL is the server
-of the package pgserver, with its default settings and 64 MB of shared buffers.
+of the package pgserver, with 64 MB of shared buffers and 512 MB for building indexes.
 """
 
 from __future__ import annotations
