@@ -44,7 +44,8 @@ class Postgres:
         return f"postgresql:///postgres?host={self.place}&user=objemb&table={table}"
 
     def start(self) -> None:
-        options = f"-k {self.place} -c listen_addresses='' -c fsync=on -c shared_buffers=64MB -c maintenance_work_mem=512MB"
+        memory = "-c shared_buffers=64MB -c maintenance_work_mem=512MB"
+        options = f"-k {self.place} -c listen_addresses='' {memory}"
         self._run("pg_ctl", "-D", str(self._data), "-w", "-l", str(self.place / "log"), "-o", options, "start")
 
     def stop(self, how: str = "fast") -> None:
