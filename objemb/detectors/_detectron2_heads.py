@@ -274,7 +274,7 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
         teacher = torch.cat(vectors).to(student)
         if len(teacher) and has_event_storage():
             cosine = F.cosine_similarity(student.detach(), teacher).mean()
-            get_event_storage().put_scalar("embedding/cosine", float(cosine))
+            get_event_storage().put_scalar("roi_head/embedding_cosine", float(cosine))
         return self.embedding_loss_weight * self.embedding_loss(student, teacher)
 
     @torch.jit.unused

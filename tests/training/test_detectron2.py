@@ -68,7 +68,7 @@ def test_a_run_resumed_equals_one_that_was_not_interrupted(tmp_path: Path) -> No
     assert 0 < figures["embedding"]["cosine"] <= 1
     assert 0 <= figures["embedding"]["mAP"] <= 1
     logged = [json.loads(line) for line in (tmp_path / "whole" / "metrics.json").read_text().splitlines()]
-    assert any("loss_embedding" in line and "embedding/cosine" in line for line in logged)
+    assert any("loss_embedding" in line and "roi_head/embedding_cosine" in line for line in logged)
     assert list((tmp_path / "whole").glob("events.out.tfevents.*"))
     (tmp_path / "killed").mkdir()
     shutil.copy(tmp_path / "whole" / "model_0000001.pth", tmp_path / "killed")
