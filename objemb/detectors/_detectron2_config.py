@@ -47,6 +47,11 @@ def read_file(config: str | Path) -> dict[str, object]:
         ValueError: It is not a Detectron2 config, or one of a network without boxes of its own ROI heads.
     """
     file = find_file(config)
+    if file.suffix == ".py":
+        raise ValueError(
+            f"{file}: expected a YAML config, found a program in Python (LazyConfig), which would have to be run and "
+            "is not supported; most of its R-CNNs can be written as YAML, as the files in configs/detectron2 are"
+        )
     try:
         node = CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
         return {str(key): _plain(value) for key, value in node.items()}
