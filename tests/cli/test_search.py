@@ -17,7 +17,7 @@ from tests.cli.conftest import PLACES, Run, draw, parsed
 
 def test_the_box_is_found_again(run: Run, photos: Path, index: Path) -> None:
     found = parsed(run("search", index, photos / "1.png", "--box", "60,20,110,70", "-k", 3, "--json"))
-    assert set(found) == {"query", "scale", "hits"}
+    assert set(found) == {"query", "scale", "approximate", "hits"}
     assert found["scale"] == "cosine similarity, at most 1"
     assert found["query"] == {
         "image": str(photos / "1.png"),
