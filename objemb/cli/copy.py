@@ -31,7 +31,9 @@ def copy(
     copy. Counts, and a sample of rows and of answers, are compared at the end; exit code 4 if they differ. A run that
     is killed is resumed by the same command.
     """
+    from objemb.index.addresses import parse_address
     from objemb.index.opening import create_index, index_exists, open_index
+    from objemb.index.storage.unit_vectors import UnitVectors
     from objemb.search.copying import Copy
 
     started = time.monotonic()
@@ -39,7 +41,10 @@ def copy(
     if index_exists(to):
         target = open_index(to)
     else:
-        target = create_index(to, schema=source.schema, fingerprint=source.fingerprint, model=source.model)
+        schema = source.schema
+        if isinstance(schema, UnitVectors) and parse_address(to) is not None:
+            schema = UnitVectors(schema.dim)  # float32, which holds what float16 does
+        target = create_index(to, schema=schema, fingerprint=source.fingerprint, model=source.model)
     with Progress() as display:
         meter = display.meter("copying", "images", len(source))
         report = Copy(source, target, on_step=meter.step).run()

@@ -163,3 +163,6 @@ def test_to_an_address_and_back(run: Run, source: Index, tmp_path: Path) -> None
         assert np.array_equal(one.regions.scores, other.regions.scores)
         assert one.regions.label_names == other.regions.label_names
         assert dict(one.metadata) == dict(other.metadata)
+    half = Index.create(tmp_path / "half", schema=UnitVectors(8, "float16"), fingerprint="f")
+    Copy(source, half).run()
+    assert parsed(run("copy", half.path, f"lance:{tmp_path}/half", "--json"))["compared"] == 20
