@@ -351,8 +351,6 @@ def test_patches_where_nothing_is_detected(one: OnePass) -> None:
     assert len(none.describe([PHOTO])[0]) == 30
 
 
-def test_patches_beside_detections_are_not_exported_and_need_a_source() -> None:
-    with pytest.raises(ValueError, match=r"beside: expected null .* build a model with describer.beside=null"):
-        student(beside=[Patchify()]).program(5)
+def test_photos_are_filled_up_by_a_source() -> None:
     with pytest.raises(ValueError, match="fill_to: expected sources that fill up photos in beside, found none"):
         student(fill_to=3)

@@ -31,6 +31,10 @@ TRANSPORTS = {"": "", "s3": "s3://", "gs": "gs://", "az": "az://"}
 OPTIONS = {"region": "aws_region", "endpoint": "aws_endpoint", "allow_http": "allow_http"}
 #: Prefixes of the columns that hold the metadata for filters, by type; ``null`` marks a column of nulls only.
 _KINDS = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_(), "null": pa.bool_()}
+#: Marks a column of the primary key.
+PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
+#: What Lance says to a writer that another was quicker than: of rows, and of a column that both add.
+_OVERTAKEN = r"conflict|concurrent|Column \w+ already exists"
 #: Attempts to publish a version when another writer was quicker.
 _ATTEMPTS = 10
 
@@ -115,9 +119,17 @@ class Lance(Store):
             return sum(int(table.version) for table in (header, rows) if table is not None)
 
     def create(self, generation: int, dim: int) -> None:
-        """As :meth:`Store.create`."""
+        """As :meth:`Store.create`.
+
+        Rows have a primary key: without one, writers that add the same new image at once both do, since Lance looks for
+        conflicts among the rows that a ``merge_insert`` changes, not among those that it adds.
+        """
+        schema = row_schema(dim)
+        for name in ("image", "box"):
+            number = schema.get_field_index(name)
+            schema = schema.set(number, schema.field(number).with_metadata(PRIMARY_KEY))
         with self._translated():
-            self._database.create_table(self._table(generation), schema=row_schema(dim), exist_ok=True)
+            self._database.create_table(self._table(generation), schema=schema, exist_ok=True)
 
     def drop(self, generation: int) -> None:
         """As :meth:`Store.drop`."""
@@ -257,7 +269,7 @@ class Lance(Store):
                 with self._translated():
                     return work()
             except StoreError as error:
-                if attempt == _ATTEMPTS or not re.search(r"conflict|concurrent", str(error), re.IGNORECASE):
+                if attempt == _ATTEMPTS or not re.search(_OVERTAKEN, str(error), re.IGNORECASE):
                     raise
         raise AssertionError("the last attempt returns or raises")
 

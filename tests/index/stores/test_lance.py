@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier, Thread
 
 import numpy as np
 import pytest
@@ -60,6 +62,29 @@ def test_two_writers_in_an_object_store(bucket: str) -> None:
     query = photo("q", unit(np.random.default_rng(5), 2))
     assert [hit.image for hit in index.search(query, 5)] == [entry[0] for entry in truth(stored, query, 5)]  # type: ignore[arg-type]
     assert "hidden" not in repr(index.info())
+
+
+def test_a_new_image_that_two_writers_add_at_once_is_there_once(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    address = f"lance:{tmp_path}/shop"
+    index = create_index(address, schema=UnitVectors(DIM), fingerprint="a")
+    together = Barrier(2)
+
+    def write(seed: int) -> None:
+        rng, mine = np.random.default_rng(seed), open_index(address)
+        for number in range(4):
+            with mine.writer() as writer:
+                writer.add(photo(f"both {number}", unit(rng, 2 + seed), {"by": seed}))
+                together.wait(timeout=60)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, (0, 1))) == [None, None]
+    index.refresh()
+    assert (len(index), index.verify()) == (4, [])
+    for number in range(4):
+        both = index.get(f"both {number}")
+        assert both is not None
+        assert len(both) == 2 + both.metadata["by"]
 
 
 @pytest.mark.parametrize("key", ["price", "two words", "Price", "x_y", "ä.b`'", "", "text_a"])
