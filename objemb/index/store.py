@@ -331,16 +331,7 @@ class Index(ImageCollection):
         return self._searcher.dense_rows(where)
 
     def rows_of_images(self, images: Sequence[str], where: str | None = None) -> ImageRows:
-        """The vectors of some images, one image after the other, in memory.
-
-        Args:
-            images: Ids.
-            where: Return only the rows that match this filter; an image without such rows has none.
-
-        Raises:
-            KeyError: An id is not in the index.
-            ArtefactMismatchError: The index contains visual words.
-        """
+        """As :meth:`ImageCollection.rows_of_images`."""
         return self._searcher.rows_of_images(images, where)
 
     def named(self, hit: Match) -> Match:
