@@ -15,7 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from objemb.index.blocks import Pairs, RowTable, VectorBlock, best_of_images, pair_scores
+from objemb.index.storage.blocks import RowTable, VectorBlock, pair_scores
+from objemb.ops.scored_pairs import Pairs, best_of_images
 from objemb.structures import ImageRows
 from objemb.types import Float32Array, Float64Array, Int64Array
 

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from objemb.checks import ArtefactMismatchError, DamagedIndexError
-from objemb.index.blocks import Block, GroupedHits, Pairs, ScoredPair, by_block, pairs_of, top_images
 from objemb.index.engines.base import AnyStructure
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.storage import tables
+from objemb.index.storage.blocks import Block, by_block
 from objemb.index.storage.manifest import StructureRecord
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.structures import engine_named, engine_of, load_structure
+from objemb.ops.scored_pairs import GroupedHits, Pairs, ScoredPair, pairs_of, top_images
 from objemb.structures import Box, Described, ImageRows, LazyHits, Match, Scalar, SearchResult
 from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from objemb.checks import DamagedIndexError
 from objemb.index import word_kernels
-from objemb.index.blocks import Block, ScoredPair, with_next_best
+from objemb.index.storage.blocks import Block
+from objemb.ops.scored_pairs import ScoredPair, with_next_best
 from objemb.structures import MatchKernel
 from objemb.types import (
     AnyArray,

@@ -10,9 +10,10 @@ from functools import cached_property
 import numpy as np
 
 from objemb import checks
-from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
 from objemb.index.collection import ImageCollection
 from objemb.index.engines.exact import search_exact
+from objemb.index.storage.blocks import VectorBlock
+from objemb.ops.scored_pairs import NO_HIT, GroupedHits
 from objemb.structures import Box, ImageRows, Match, Photo, RegionDescriptors, SearchResult
 
 #: Number of results (queries times depth) that are searched for at a time.

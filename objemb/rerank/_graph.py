@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from objemb.index.blocks import NO_HIT
+from objemb.ops.scored_pairs import NO_HIT
 from objemb.types import Float32Array, Float64Array, FloatArray, Int64Array
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ import logging
 import numpy as np
 
 from objemb import checks
-from objemb.index.blocks import NO_HIT, VectorBlock
+from objemb.index.storage.blocks import VectorBlock
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
 from objemb.ops.products import float_products
+from objemb.ops.scored_pairs import NO_HIT
 from objemb.rerank._database import DenseDatabase
 from objemb.types import Float32Array, Int64Array
 

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from objemb import checks
-from objemb.index.blocks import NO_HIT
+from objemb.ops.scored_pairs import NO_HIT
 from objemb.registry import plugin
 from objemb.rerank._database import DenseDatabase
 from objemb.rerank._expansion import mean_with_neighbours, rank_weights, similarity_weights

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from objemb import registry
-from objemb.index.blocks import NO_HIT
 from objemb.index.engines.base import Engine, Structure
 from objemb.index.storage.manifest import SCHEMAS
 from objemb.index.structures import DEFAULT_ENGINE, engine_named
+from objemb.ops.scored_pairs import NO_HIT
 from tests.contracts.made import build
 from tests.index.galleries import GALLERIES, Gallery
 from tests.index.rabitq import NEEDS_RABITQ

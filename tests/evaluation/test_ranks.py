@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 
 from objemb.evaluation import ranks
 from objemb.evaluation.ranks import UNRANKED, RankedItems, rank_items
-from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines.exact import search_exact
+from objemb.index.storage.blocks import VectorBlock
+from objemb.ops.scored_pairs import NO_HIT
 from objemb.structures import ImageRows
 from objemb.types import Int64Array
 

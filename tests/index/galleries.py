@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from objemb.index.blocks import VectorBlock
+from objemb.index.storage.blocks import VectorBlock
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.storage.visual_words import WordRows, in_memory
 from objemb.structures import VisualWords

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
+from objemb.index.storage.blocks import VectorBlock
 from objemb.ops.int8_codes import encode
+from objemb.ops.scored_pairs import NO_HIT, GroupedHits
 
 
 def unit_rows(random: np.random.Generator, count: int, dim: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from objemb.index.blocks import VectorBlock
 from objemb.index.engines.exact import search_exact
+from objemb.index.storage.blocks import VectorBlock
 from objemb.ops import products
 from objemb.ops.int8_codes import encode
 from objemb.ops.products import (

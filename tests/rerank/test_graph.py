@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objemb.index.blocks import NO_HIT
+from objemb.ops.scored_pairs import NO_HIT
 from objemb.rerank._graph import diffuse, generalised_max_weights, laplacian, mutual_affinity, start_vector
 from objemb.rerank._neighbours import nearest_neighbours
 from tests.rerank.made import unit_rows

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objemb.index.blocks import NO_HIT
+from objemb.ops.scored_pairs import NO_HIT
 from objemb.rerank import _neighbours
 from objemb.rerank._neighbours import approximate_neighbours, nearest_neighbours, row_neighbours
 from tests.rerank.made import random_database, unit_rows

@@ -11,8 +11,8 @@ import pytest
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index import word_kernels
-from objemb.index.blocks import VectorBlock
 from objemb.index.engines.exact import search_exact
+from objemb.index.storage.blocks import VectorBlock
 from objemb.index.store import Index
 from tests.index.rabitq import NEEDS_RABITQ
 from tests.runtimes.models import write_model

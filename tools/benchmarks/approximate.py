@@ -12,13 +12,14 @@ import faiss
 import numpy as np
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
-from objemb.index.blocks import GroupedHits, VectorBlock
 from objemb.index.engines._ivf import IvfEngine, IvfStructure, default_probes
 from objemb.index.engines.exact import search_exact
 from objemb.index.engines.ivf_pq import IvfPq
 from objemb.index.engines.ivf_pq_fastscan import IvfPqFastscan
 from objemb.index.engines.ivf_rabitq import IvfRabitq
 from objemb.index.engines.ivf_sq8 import IvfSq8
+from objemb.index.storage.blocks import VectorBlock
+from objemb.ops.scored_pairs import GroupedHits
 from objemb.types import Float32Array
 from tools.benchmarks.clusters import clustered_regions
 from tools.benchmarks.search import grouped_in_python

@@ -18,11 +18,11 @@ import numpy as np
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
 from objemb.index import word_kernels
-from objemb.index.blocks import NO_HIT
 from objemb.index.engines.inverted_file import InvertedFileSearch
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.visual_words import WordRows
 from objemb.index.store import Index
+from objemb.ops.scored_pairs import NO_HIT
 from objemb.structures import Regions, VisualWords, WordPlaces
 from objemb.structures.fields import points_inside
 from objemb.types import Float32Array, Int64Array

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from objemb.cli.programs.timing import Ratio, alternate, ratio
-from objemb.index.blocks import GroupedHits, VectorBlock
 from objemb.index.engines._ivf import IvfStructure, default_probes
 from objemb.index.engines.exact import ENCODE_AFTER, ExactSearch, search_exact
 from objemb.index.engines.ivf_sq8 import IvfSq8
+from objemb.index.storage.blocks import VectorBlock
 from objemb.ops.int8_codes import encode
+from objemb.ops.scored_pairs import GroupedHits
 from objemb.types import Float32Array, Int64Array
 from tools.benchmarks.clusters import Collection, clustered_regions
 

@@ -19,20 +19,11 @@ import numpy as np
 
 from objemb import checks
 from objemb.checks import DamagedIndexError
-from objemb.index.blocks import (
-    NO_HIT,
-    GroupedHits,
-    Pairs,
-    RowTable,
-    VectorBlock,
-    checked_queries,
-    pair_scores,
-    pairs_of,
-    top_images,
-)
 from objemb.index.engines.base import ByteOutput, Engine, OnProgress, Structure, ignored
 from objemb.index.engines.exact import search_exact
+from objemb.index.storage.blocks import RowTable, VectorBlock, checked_queries, pair_scores
 from objemb.ops.faiss import clusters, faiss_library
+from objemb.ops.scored_pairs import NO_HIT, GroupedHits, Pairs, pairs_of, top_images
 from objemb.types import BoolArray, Buffer, Float32Array, Int64Array
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-from objemb.index.blocks import Block, GroupedHits
+from objemb.index.storage.blocks import Block
+from objemb.ops.scored_pairs import GroupedHits
 from objemb.registry import Plugin
 from objemb.types import Buffer, Int64Array
 

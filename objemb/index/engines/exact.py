@@ -17,19 +17,11 @@ from dataclasses import replace
 import numpy as np
 
 from objemb.checks import DamagedIndexError
-from objemb.index.blocks import (
-    GroupedHits,
-    Pairs,
-    RowTable,
-    VectorBlock,
-    best_of_images,
-    checked_queries,
-    pair_scores,
-    top_images,
-)
 from objemb.index.engines.base import ByteOutput, Engine, OnProgress, Structure, ignored
+from objemb.index.storage.blocks import RowTable, VectorBlock, checked_queries, pair_scores
 from objemb.ops.int8_codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
 from objemb.ops.products import Kernel, best_kernel, compiled_kernel, float_products
+from objemb.ops.scored_pairs import GroupedHits, Pairs, best_of_images, top_images
 from objemb.registry import plugin
 from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from objemb.index.blocks import GroupedHits, Pairs, checked_groups, top_images
 from objemb.index.engines.base import ByteOutput, Engine, OnProgress, Structure, ignored
+from objemb.index.storage.blocks import checked_groups
 from objemb.index.words import WordBlock, WordQueries
+from objemb.ops.scored_pairs import GroupedHits, Pairs, top_images
 from objemb.registry import plugin
 from objemb.threads import usable_threads
 from objemb.types import Buffer, Int64Array

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
 from objemb.index.engines.exact import FLOAT32_ROUNDING, search_exact
 from objemb.index.remote.filters import RowFilter
 from objemb.index.remote.header import Header
 from objemb.index.remote.rows import COLUMNS, NO_BOX, corners, metadata_of, numbers, vectors_of, whole_photos
 from objemb.index.remote.writer import batches
+from objemb.index.storage.blocks import VectorBlock
 from objemb.index.stores.base import Nearest, Store
+from objemb.ops.scored_pairs import NO_HIT, GroupedHits
 from objemb.structures import Box, Match, RegionDescriptors, SearchResult
 from objemb.types import BoolArray, Float32Array, Int64Array
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from objemb.index.blocks import Block
+from objemb.index.storage.blocks import Block
 from objemb.structures import Described, Regions, Scalar
 from objemb.types import AnyArray, BoolArray, Buffer, Int64Array
 
@@ -105,7 +105,7 @@ class RowSchema(ABC):
 
     @abstractmethod
     def block(self, columns: Columns, images: Int64Array, alive: BoolArray | None) -> Block:
-        """The rows of a segment as they are searched; see :class:`objemb.index.blocks.Block`."""
+        """The rows of a segment as they are searched; see :class:`objemb.index.storage.blocks.Block`."""
 
     @abstractmethod
     def queries(self, described: Sequence[Described]) -> Any:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from objemb.checks import DamagedIndexError
-from objemb.index.blocks import Block
 from objemb.index.storage import tables
+from objemb.index.storage.blocks import Block
 from objemb.index.storage.files import StoredFile, map_file
 from objemb.index.storage.manifest import Manifest, StructureRecord, read_manifest
 from objemb.index.storage.segment import Segment

@@ -9,7 +9,7 @@ import numpy as np
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, DamagedIndexError
-from objemb.index.blocks import VectorBlock
+from objemb.index.storage.blocks import VectorBlock
 from objemb.index.storage.schema import AsTheyCome, Columns, RowSchema
 from objemb.structures import Described, RegionDescriptors, Regions, Scalar
 from objemb.structures.results import COSINE

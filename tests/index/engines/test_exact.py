@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from objemb.checks import DamagedIndexError
-from objemb.index.blocks import NO_HIT, GroupedHits, VectorBlock
 from objemb.index.engines import exact
 from objemb.index.engines.exact import search_exact
+from objemb.index.storage.blocks import VectorBlock
 from objemb.ops.int8_codes import encode
 from objemb.ops.products import NumpyKernel
+from objemb.ops.scored_pairs import NO_HIT, GroupedHits
 from tests.index.searching import assert_same, random_block, slow_search, unit_rows
 
 X, Y = [1.0, 0.0], [0.0, 1.0]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from objemb.checks import DamagedIndexError
-from objemb.index.blocks import NO_HIT, VectorBlock
 from objemb.index.engines._ivf import FILE, IvfStructure, default_lists, default_probes
 from objemb.index.engines.base import Structure
 from objemb.index.engines.exact import search_exact
+from objemb.index.storage.blocks import VectorBlock
 from objemb.index.structures import engine_named
+from objemb.ops.scored_pairs import NO_HIT
 from tests.index.rabitq import NEEDS_RABITQ
 from tests.index.searching import assert_same, unit_rows
 

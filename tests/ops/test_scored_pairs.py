@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from objemb.index.blocks import Pairs, RowTable, VectorBlock, best_of_images, pair_scores, pairs_of, places, top_images
+from objemb.ops.scored_pairs import Pairs, best_of_images, pairs_of, places, top_images
 
 
 def pairs(*entries: tuple[int, int, int, int, float]) -> Pairs:
@@ -34,22 +34,3 @@ def test_hits_become_pairs_and_hits_again() -> None:
 def test_places() -> None:
     assert places(np.array([0, 0, 3, 3, 3, 5])).tolist() == [0, 1, 0, 1, 2, 0]
     assert places(np.array([], np.int64)).tolist() == []
-
-
-def test_equal_vectors_score_equally_wherever_they_lie() -> None:
-    row = np.random.default_rng(0).standard_normal(37).astype(np.float32)
-    table = RowTable([VectorBlock(np.tile(row, (n, 1)), np.arange(n)) for n in (3, 9000)])
-    rows = np.arange(9003)
-    scores = pair_scores(table, rows, row[None] * 0.3, np.zeros(9003, np.int64))
-    assert len(np.unique(scores)) == 1
-
-
-def test_rows_are_looked_up_through_all_blocks() -> None:
-    first = VectorBlock(np.array([[1.0]], np.float32), np.array([5]), np.array([False]))
-    second = VectorBlock(np.array([[2.0], [3.0]], np.float16), np.array([6, 6]))
-    table = RowTable([first, second])
-    wanted = np.array([2, 0, 1])
-    assert len(table) == 3
-    assert table.images(wanted).tolist() == [6, 5, 6]
-    assert table.vectors(wanted).tolist() == [[3.0], [1.0], [2.0]]
-    assert table.vectors(wanted).dtype == np.float32
