@@ -430,3 +430,13 @@ def test_a_result_without_some_images() -> None:
     assert result.without(["a"]) == SearchResult("q", (), hits[1:])
     assert result.without([]) is result
     assert not result.without(["a", "b"]).hits
+
+
+def test_interleaved_pixels_of_a_photo_and_of_a_part() -> None:
+    photo = Photo("a", np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8), (10, 14))
+    part = photo.part(Regions(np.array([[4.0, 2, 10, 8]], np.float32), (10, 14)))
+    for one in (photo, part):
+        turned = one.interleaved()
+        np.testing.assert_array_equal(turned, one.pixels.transpose(1, 2, 0))
+        assert turned.flags.c_contiguous
+    assert part.pixels.shape == (3, 3, 3)

@@ -243,4 +243,4 @@ def _card(path: str, cut: str, side: int) -> Card:
 
 
 def _photo(path: str, side: int) -> Image.Image:
-    return Image.fromarray(read_photo(path, side=side).pixels.transpose(1, 2, 0))
+    return Image.fromarray(read_photo(path, side=side).interleaved())

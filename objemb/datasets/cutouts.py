@@ -53,7 +53,7 @@ def read_cutout(path: str | Path, *, cut: str = "auto", side: int = 512) -> Imag
     photo = read_photo(path, side=side)
     picture = _with_own_alpha(Path(path))
     if picture is None:
-        picture = Image.fromarray(photo.pixels.transpose(1, 2, 0)).convert("RGBA")
+        picture = Image.fromarray(photo.interleaved()).convert("RGBA")
         alpha = _without_background(picture, sure=cut == "auto") if cut != "none" else None
         if alpha is not None:
             picture.putalpha(alpha)

@@ -192,7 +192,7 @@ def _samples(program: DescriptionProgram, photos: Sequence[Photo], batch: int) -
     """Inputs of both graphs for a calibration: the photos, and with each photo the boxes that are found in it."""
     samples: dict[str, list[dict[str, AnyArray]]] = {PHOTOS: [], BOXES: []}
     for photo in photos:
-        pixels = np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
+        pixels = photo.interleaved()
         found = program.photos(torch.as_tensor(pixels)[None])
         boxes = [Regions.whole(photo.size).boxes]
         if "boxes" in found:

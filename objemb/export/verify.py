@@ -232,5 +232,5 @@ def _shrunk(photo: Photo) -> Photo:
 
 
 def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
-    image = Image.fromarray(photo.pixels.transpose(1, 2, 0)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    image = Image.fromarray(photo.interleaved()).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return replace(photo, pixels=np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), size=size)

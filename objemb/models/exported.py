@@ -22,7 +22,7 @@ from objemb.runtimes.base import Runtime, Session, readers
 from objemb.runtimes.exported import BOXES, PHOTOS, Exported
 from objemb.structures import NO_LABEL, Described, Photo, RegionDescriptors, Regions
 from objemb.structures.described import expect_vectors
-from objemb.types import AnyArray, Float32Array, Settings, Uint8Array
+from objemb.types import AnyArray, Float32Array, Settings
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class ExportedModel(EmbeddingModel):
                     f"photo: expected {size[1]} x {size[0]} pixels, for which the model was exported, found "
                     f"{width} x {height}"
                 )
-        pixels = [_interleaved(photo) for photo in photos]
+        pixels = [photo.interleaved() for photo in photos]
         pixels += pixels[-1:] * (self.exported.batch - len(pixels))
         return self.sessions[PHOTOS]({"photos": np.stack(pixels)})
 
@@ -256,7 +256,7 @@ class ExportedModel(EmbeddingModel):
         if len(boxes):
             y, x = photo.scale
             scaled: Float32Array = boxes.boxes * np.array([x, y, x, y], np.float32)
-            vectors = self.sessions[BOXES]({"photo": _interleaved(photo), "boxes": scaled})["vectors"]
+            vectors = self.sessions[BOXES]({"photo": photo.interleaved(), "boxes": scaled})["vectors"]
         return RegionDescriptors(photo.id, boxes, vectors, photo.metadata)
 
     def _regions_of(self, photo: Photo) -> Regions:
@@ -297,11 +297,6 @@ class ExportedModel(EmbeddingModel):
             RegionDescriptors(photo.id, given, vectors, photo.metadata)
             for photo, given, vectors in zip(photos, boxes, rows, strict=True)
         ]
-
-
-def _interleaved(photo: Photo) -> Uint8Array:
-    """The pixels of a photo as uint8 ``(h, w, 3)``."""
-    return np.ascontiguousarray(photo.pixels.transpose(1, 2, 0))
 
 
 def open_exported(

@@ -66,7 +66,7 @@ def answer(request: Mapping[str, Any], content: bytes) -> tuple[dict[str, object
     about: dict[str, object] = {"size": photo.size, "shape": photo.pixels.shape, "orientation": photo.orientation}
     if not request["thumbnail"]:
         return about, photo.pixels.tobytes()
-    small, file = shrunk(Image.fromarray(photo.pixels.transpose(1, 2, 0)), request["side"]), io.BytesIO()
+    small, file = shrunk(Image.fromarray(photo.interleaved()), request["side"]), io.BytesIO()
     small.save(file, "JPEG", quality=JPEG_QUALITY)
     return about, file.getvalue()
 

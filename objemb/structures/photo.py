@@ -54,6 +54,13 @@ class Photo:
         """``(y, x)`` factors from original pixels to decoded pixels; 1.0 if the decoder did not scale."""
         return self.pixels.shape[1] / self.size[0], self.pixels.shape[2] / self.size[1]
 
+    def interleaved(self) -> Uint8Array:
+        """The pixels as uint8 ``(h, w, 3)``, contiguous, as graphs and Pillow take them; a copy."""
+        turned = np.empty((*self.pixels.shape[1:], 3), np.uint8)
+        for channel, plane in enumerate(self.pixels):  # up to fifteen times as fast as copying the transposed array
+            turned[..., channel] = plane
+        return turned
+
     def part(self, box: Regions) -> Photo:
         """The pixels under one box as a photo of their own, whose memory is that of this one.
 

@@ -69,7 +69,7 @@ def heat_sheet(rows: Sequence[HeatRow], chosen: int | None = None) -> Image.Imag
 
 def _pictures(row: HeatRow, most: Tensor) -> list[Image.Image]:
     """The photo with its box, then dimmed with the heat map of each concept."""
-    plain = Image.fromarray(row.photo.pixels.transpose(1, 2, 0))
+    plain = Image.fromarray(row.photo.interleaved())
     factor = SIDE / max(plain.size)
     plain = plain.resize((max(1, round(plain.width * factor)), max(1, round(plain.height * factor))))
     heat = (

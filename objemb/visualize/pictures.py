@@ -145,7 +145,7 @@ def _read(image: ImageLike | None, side: int | None = None, max_pixels: int = MA
 
 
 def _image(photo: Photo) -> Image.Image:
-    return Image.fromarray(photo.pixels.transpose(1, 2, 0))
+    return Image.fromarray(photo.interleaved())
 
 
 def _missing(name: str, frames: Sequence[DrawnBox]) -> Picture:

@@ -127,7 +127,7 @@ def pair_picture(paths: Sequence[str], points: tuple[Float32Array, Float32Array]
     photos = [read_photo(path, side=SIDE) for path in paths]
     shares = [SIDE / max(photo.size) for photo in photos]
     images = [
-        Image.fromarray(photo.pixels.transpose(1, 2, 0)).resize(
+        Image.fromarray(photo.interleaved()).resize(
             (max(1, round(photo.size[1] * share)), max(1, round(photo.size[0] * share))), Image.Resampling.LANCZOS
         )
         for photo, share in zip(photos, shares, strict=True)

@@ -192,7 +192,7 @@ def _thumbnails(files: Sequence[str], boxes: Float32Array, data: EvaluationSet) 
             photo = read_photo(data.photo(file), side=CUT_FROM)
         except ObjembError:
             continue  # already reported when it was described, or deleted since then
-        whole = Image.fromarray(photo.pixels.transpose(1, 2, 0))
+        whole = Image.fromarray(photo.interleaved())
         scale = np.array([whole.width / photo.size[1], whole.height / photo.size[0]] * 2)
         for number in numbers:
             x1, y1, x2, y2 = (boxes[number] * scale).round().astype(int).tolist()
