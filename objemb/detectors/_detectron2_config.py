@@ -24,12 +24,15 @@ from objemb.detectors._detectron2_heads import (
     embedding_head_node,
     objemb_backbone_node,
 )
+from objemb.detectors._detectron2_lazy import is_lazy, lazy_content
 from objemb.detectors._detectron2_trunk import stages_for_levels
 from objemb.types import Settings
 
 FORMATS = ("BGR", "RGB")
 #: Sections that define a network; that of the datasets gives the names of classes.
 NETWORK_KEYS = ("VERSION", "MODEL", "INPUT", "TEST", "DATASETS")
+#: Suffix of configs that are programs.
+PROGRAM = ".py"
 #: Key of the base of a config.
 BASE = "_BASE_"
 #: Projects that Detectron2 brings and that change an R-CNN: a key of theirs, the module, and the function with their
@@ -39,19 +42,21 @@ PROJECTS = {"POINT_HEAD": ("detectron2.projects.point_rend", "add_pointrend_conf
 PLAIN = {embedding: plain for plain, embedding in {**WITH_EMBEDDINGS, **WITH_TRUNK_LEVELS}.items()}
 
 
-def read_file(config: str | Path) -> dict[str, object]:
-    """Read a config file and the files that it is based on, as plain values; the YAML must not contain anything else.
+def read_file(config: str | Path, opts: Sequence[object] = ()) -> dict[str, object]:
+    """Read a config file and the files that it is based on, as plain values; YAML must not contain anything else, and a
+    program (LazyConfig) is run.
+
+    Args:
+        config: A file, or the name of a config that comes with Detectron2.
+        opts: Overrides of a program, needed where it has values that have no form as plain ones.
 
     Raises:
         FileNotFoundError: It is neither a file nor the name of a config that comes with Detectron2.
         ValueError: It is not a Detectron2 config, or one of a network without boxes of its own ROI heads.
     """
     file = find_file(config)
-    if file.suffix == ".py":
-        raise ValueError(
-            f"{file}: expected a YAML config, found a program in Python (LazyConfig), which would have to be run and "
-            "is not supported; most of its R-CNNs can be written as YAML, as the files in configs/detectron2 are"
-        )
+    if file.suffix == PROGRAM:
+        return lazy_content(file, opts)
     try:
         node = CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
         return {str(key): _plain(value) for key, value in node.items()}
@@ -68,6 +73,8 @@ def read_file(config: str | Path) -> dict[str, object]:
 
 def of_network(content: Settings) -> dict[str, object]:
     """The part of a config that defines the network and its input, without training settings and files of weights."""
+    if is_lazy(content):
+        return dict(content)
     kept = {key: content[key] for key in NETWORK_KEYS if key in content}
     model = {k: v for k, v in content.get("MODEL", {}).items() if k != "WEIGHTS"}
     if isinstance(model.get("OBJEMB_BACKBONE"), Mapping):
@@ -129,6 +136,11 @@ def add_embedding_head_config(cfg: CfgNode) -> None:
 def embedding_config(file: str | Path, opts: Sequence[object] = ()) -> CfgNode:
     """See :func:`objemb.detectors.detectron2_rcnn.embedding_config`."""
     cfg, path = get_cfg(), find_file(file)
+    if path.suffix == PROGRAM:
+        raise ValueError(
+            f"{path}: expected a YAML config, found a program (LazyConfig); load it by LazyConfig.load, call "
+            "add_embedding_head_lazy_config on it, and build its model by instantiate"
+        )
     add_embedding_head_config(cfg)
     for key, (module, function) in PROJECTS.items():
         if key in path.read_text(encoding="utf-8"):

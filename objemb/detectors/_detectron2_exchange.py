@@ -6,6 +6,7 @@ This module needs Detectron2, so it is imported inside functions only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from detectron2.config import CfgNode
 
 from objemb.detectors._detectron2_config import add_embedding_head_config, of_network, rcnn_config, read_file
 from objemb.detectors._detectron2_heads import head_settings
+from objemb.detectors._detectron2_lazy import embedding_settings, is_lazy, lazy_network, predictors
 from objemb.detectors._detectron2_weights import EMBEDDING_HEAD, has_embedding_head, local_file
 from objemb.heads.base import Head
 from objemb.types import Settings
@@ -42,11 +44,10 @@ def one_pass_settings(
         FileNotFoundError, ValueError: The config is none of such a network.
         MissingWeightsError, UnreadableWeightsError: The weights cannot be read.
     """
-    content = read_file(config_file)
-    cfg, file = rcnn_config(content, opts), local_file(weights)
-    node = cfg.MODEL.ROI_EMBEDDING_HEAD
+    content, file = read_file(config_file, opts), local_file(weights)
+    found = _trained_lazily(content, opts) if is_lazy(content) else _trained(content, opts)
     trained = file.suffix != ".pkl" and has_embedding_head(read_weights(file))
-    names = list(classes) if classes is not None else [str(name) for name in node.CLASSES]
+    names = list(classes) if classes is not None else found.classes
     detector = {
         "name": "detectron2_rcnn",
         "config": of_network(content),
@@ -54,23 +55,57 @@ def one_pass_settings(
         "weights": str(file),
         "classes": names or None,
     }
-    head = {**head_settings(node), "weights": str(file) if trained else None}
     describer = {
         "name": "one_pass",
         "detector": detector,
-        "head": head,
-        "min_score": float(cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST),
+        "head": {**found.head, "weights": str(file) if trained else None},
+        "min_score": found.min_score,
         "nms_iou": 1.0,  # that of the detector, class by class, is part of its config
-        "max_regions": int(cfg.TEST.DETECTIONS_PER_IMAGE),
-        "object_side": float(node.OBJECT_SIDE) or None,
+        "max_regions": found.max_regions,
+        "object_side": found.object_side or None,
     }
     labels = f"{len(names)} names of {'--classes' if classes is not None else 'the config'}" if names else "numbers"
     return describer, {
         "detector": str(file),
-        "head": f"{node.NAME} of {file}" if trained else "none in the weights",
+        "head": f"{found.head['name']} of {file}" if trained else "none in the weights",
         "labels": labels,
         "boxes": f"from score {describer['min_score']}, at most {describer['max_regions']} per photo, as in Detectron2",
     }
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What the config of a network with an embedding head says.
+
+    Attributes:
+        head: Settings of the head.
+        object_side: At which it describes objects, in pixels of the input; 0 for their own size.
+        min_score: Lowest score of its boxes.
+        max_regions: Largest number of them.
+        classes: Their names, empty if unknown.
+    """
+
+    head: dict[str, object]
+    object_side: float
+    min_score: float
+    max_regions: int
+    classes: list[str]
+
+
+def _trained(content: Settings, opts: Sequence[object]) -> _Trained:
+    cfg = rcnn_config(content, opts)
+    node, limits = cfg.MODEL.ROI_EMBEDDING_HEAD, (cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE)
+    classes = [str(name) for name in node.CLASSES]
+    return _Trained(head_settings(node), float(node.OBJECT_SIDE), float(limits[0]), int(limits[1]), classes)
+
+
+def _trained_lazily(content: Settings, opts: Sequence[object]) -> _Trained:
+    head, side = embedding_settings(content)
+    (*_, last) = predictors(lazy_network(content, opts, {}))
+    (low, most) = (
+        last.get(key, default) for key, default in (("test_score_thresh", 0.0), ("test_topk_per_image", 100))
+    )
+    return _Trained(head, side, float(low), int(most), [])
 
 
 def write(cfg: CfgNode, network: torch.nn.Module, head: Head, describer: Settings, folder: Path) -> None:

@@ -6,9 +6,9 @@ Importing this module registers the ROI heads. It needs Detectron2, so it is imp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,10 @@ from objemb.detectors._detectron2_trunk import (
     INPUT,
     build_backbone_with_trunk,
     lower_maps,
+    map_shapes,
     stages_for_levels,
     trunk_levels,
+    with_trunk,
 )
 from objemb.detectors._detectron2_windows import samples_at_one_size
 from objemb.detectors.capabilities import TRUNK
@@ -41,6 +43,7 @@ from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
 if TYPE_CHECKING:
     from detectron2.layers import ShapeSpec
 
+is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # not exported
 HEADS = ("embedding", "tail")
 LOSSES = {"cosine": cosine_loss, "l2": l2_loss, "relational": relational_loss}
 
@@ -149,7 +152,7 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
         self,
         *,
         embedding_head: Head,
-        embedding_in_features: list[str],
+        embedding_in_features: Sequence[str] = (),
         embedding_loss: str = "cosine",
         embedding_loss_weight: float = 1.0,
         embedding_proposals: int = 32,
@@ -158,7 +161,7 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
     ) -> None:
         super().__init__(**kwargs)
         self.embedding_head = embedding_head
-        self.embedding_in_features = embedding_in_features
+        self.embedding_in_features = list(embedding_in_features)
         self.embedding_loss = LOSSES[checks.one_of("MODEL.ROI_EMBEDDING_HEAD.LOSS", embedding_loss, LOSSES)]
         self.embedding_loss_weight = embedding_loss_weight
         self.embedding_proposals = embedding_proposals
@@ -182,8 +185,15 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
 
     def attach(self, backbone: Backbone) -> None:
         """Tell the heads which backbone computes their maps: windows of objects pass through its lower layers. It is
-        not registered as a submodule, so that it is trained and saved once."""
+        not registered as a submodule, so that it is trained and saved once. A head that is not yet connected, as that
+        of a LazyConfig, which builds heads before it knows the backbone, is connected to its maps."""
         self.__dict__["_backbone"] = backbone
+        head = self.embedding_head
+        if not head.channels:
+            names = head.levels or head.default_levels(self.in_features)
+            if self.embedding_object_side > 0 or any(name.startswith(TRUNK) for name in names):
+                with_trunk(backbone)
+            self.embedding_in_features = list(head.connect(map_shapes(backbone), self.in_features))
 
     def forward(
         self,
@@ -232,12 +242,19 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
             float32 ``(sum of N, D)``, image by image.
 
         Raises:
-            TypeError: The heads are to describe objects at one size, but are not part of a network that can.
+            TypeError: The heads are to describe objects at one size, but are not part of a network that can, or are
+                traced.
         """
         head, maps = self.embedding_head, [features[name] for name in self.embedding_in_features]
         if self.embedding_object_side <= 0:
             own: Tensor = head(maps, list(boxes), unit=unit)
             return own
+        if is_tracing():
+            raise TypeError(
+                "MODEL.ROI_EMBEDDING_HEAD.OBJECT_SIDE: expected 0 in a network that is traced, since the boxes decide "
+                f"which windows there are, found {self.embedding_object_side}; 'objemb model build detectron2' and "
+                "'objemb export' make a program of such a network"
+            )
         backbone = self.__dict__.get("_backbone")
         if backbone is None or INPUT not in features:
             raise TypeError(
@@ -316,7 +333,15 @@ def _named(function: FunctionType, name: str) -> FunctionType:
     return other
 
 
+def _scriptable(heads: type[ROIHeads]) -> type[ROIHeads]:
+    """Tell TorchScript which attributes are constants: it does not compile what they switch off. Detectron2 annotates
+    its own class so, but TorchScript reads annotations of the class that it compiles only."""
+    heads.__annotations__ = {**heads.__annotations__, "mask_on": Final[bool], "keypoint_on": Final[bool]}
+    return heads
+
+
 @ROI_HEADS_REGISTRY.register()
+@_scriptable
 class EmbeddingROIHeads(WithEmbeddings, StandardROIHeads):  # type: ignore[misc]  # no types
     """``StandardROIHeads`` (FPN, C5), with embeddings."""
 

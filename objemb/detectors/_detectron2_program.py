@@ -37,7 +37,7 @@ class Detectron2Program(DetectionProgram):
         bgr: Whether the channels of its input are blue, green and red.
 
     Raises:
-        TypeError: Heads that are no ``StandardROIHeads``, or detect rotated boxes.
+        TypeError: Heads that are no ``StandardROIHeads``, or detect rotated boxes; an input that is padded to a square.
     """
 
     def __init__(self, network: GeneralizedRCNN, sides: tuple[int, int], bgr: bool) -> None:
@@ -51,6 +51,12 @@ class Detectron2Program(DetectionProgram):
             raise TypeError(
                 "detector: expected StandardROIHeads behind an RPN in a Detectron2 network that is exported, found "
                 f"{type(heads).__name__} behind {type(network.proposal_generator).__name__}"
+            )
+        square = network.backbone.padding_constraints.get("square_size", 0)
+        if square > 0:
+            raise TypeError(
+                "detector: expected a Detectron2 network whose input is padded to a multiple of its stride, found one "
+                f"that pads it to a square of {square} pixels (ViTDet); run it in PyTorch"
             )
         self.network, self.rpn, self.heads = network, network.proposal_generator, heads
         predictor = heads.box_predictor

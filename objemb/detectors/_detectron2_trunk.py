@@ -207,5 +207,15 @@ def stages_for_levels(cfg: CfgNode) -> None:
 
 def shapes_of(network: GeneralizedRCNN) -> Mapping[str, tuple[int, int]]:
     """Channels and stride of each map of the backbone of a network, levels of the trunk included."""
-    shapes = cast(Mapping[str, ShapeSpec], with_trunk(network.backbone).output_shape())
-    return {name: (shape.channels, shape.stride) for name, shape in shapes.items()}
+    return map_shapes(with_trunk(network.backbone))
+
+
+def map_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
+    """Channels and stride of each map of a backbone."""
+    return {name: (shape.channels, shape.stride) for name, shape in backbone.output_shape().items()}
+
+
+def trunk_prefix(backbone: Backbone) -> str:
+    """Beginning of the names of the tensors of the trunk in a network."""
+    trunk = trunk_of(backbone)
+    return next((f"backbone.{name}." for name, part in backbone.named_children() if part is trunk), "backbone.")

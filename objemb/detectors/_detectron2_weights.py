@@ -6,9 +6,9 @@ This module needs Detectron2, so it is imported inside functions only.
 from __future__ import annotations
 
 import functools
-import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from torch import Tensor
 from objemb import checks
 from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from objemb.checks import MissingWeightsError
-from objemb.detectors._detectron2_trunk import ObjembTrunk, trunk_of
+from objemb.detectors._detectron2_trunk import ObjembTrunk, trunk_of, trunk_prefix
 from objemb.weights.fill import fill, of_module
 from objemb.weights.locate import existing_file
 from objemb.weights.pickled_arrays import UnreadablePickleError, read_pickled_arrays
@@ -39,6 +39,9 @@ CLASSIFIERS = ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predic
 #: Missing in files of Detectron1, whose batch norms are merged into a scale and a shift.
 MERGED = (".running_mean", ".running_var")
 
+#: Parts of a network that weights of a classifier do not fill.
+RANDOM_PARTS = ("proposal generator", "ROI heads")
+
 #: Addresses of Detectron2's files, and what stands for their beginning.
 SCHEME, STORE = "detectron2://", "https://dl.fbaipublicfiles.com/detectron2/"
 NOT_AS_TORCHVISION = (
@@ -48,17 +51,25 @@ NOT_AS_TORCHVISION = (
     "Detectron2's MODEL_ZOO.md lists for this config"
 )
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Filled:
+    """What became of a file of weights.
+
+    Attributes:
+        unused_head: The file, if it has an embedding head, which is not part of the network; otherwise None.
+        random: Parts of the network that the file does not have, which keep their random values.
+    """
+
+    unused_head: Path | None
+    random: tuple[str, ...]
 
 
-def fill_network(network: GeneralizedRCNN, weights: str | Path) -> Path | None:
+def fill_network(network: GeneralizedRCNN, weights: str | Path) -> Filled:
     """Fill a ``GeneralizedRCNN`` with weights.
 
     A file without a box classifier, such as ImageNet weights of Detectron2 or of torchvision, fills only the trunk (in
     a C4 network also the stage above it); the rest keeps its random values.
-
-    Returns:
-        The file, if it has an embedding head, which is not part of this network; otherwise None.
 
     Raises:
         MissingWeightsError: The file does not exist.
@@ -69,7 +80,9 @@ def fill_network(network: GeneralizedRCNN, weights: str | Path) -> Path | None:
     given = read_state(network, file)
     state = {k: v for k, v in given.items() if not k.startswith(EMBEDDING_HEAD) and ANCHORS not in k}
     classifiers = [state[k] for k in CLASSIFIERS if k in state]
+    random: tuple[str, ...] = ()
     if not classifiers:
+        random = RANDOM_PARTS
         state = _completed(network, _of_torchvision(network, state, file), file)
     elif len(classifiers[0]) != network.roi_heads.num_classes + 1:
         raise ValueError(
@@ -77,7 +90,7 @@ def fill_network(network: GeneralizedRCNN, weights: str | Path) -> Path | None:
             f"pass num_classes={len(classifiers[0]) - 1} or their names as classes"
         )
     fill(network, state, file)
-    return file if has_embedding_head(given) else None
+    return Filled(file if has_embedding_head(given) else None, random)
 
 
 def has_embedding_head(state: Mapping[str, Tensor]) -> bool:
@@ -139,8 +152,7 @@ def _of_torchvision(network: GeneralizedRCNN, state: Mapping[str, Tensor], file:
     Raises:
         ValueError: The config reads pixels otherwise than such a network.
     """
-    trunk = trunk_of(network.backbone)
-    prefix = "backbone.bottom_up." if trunk is not network.backbone else "backbone."
+    trunk, prefix = trunk_of(network.backbone), trunk_prefix(network.backbone)
     if isinstance(trunk, ObjembTrunk):
         body = trunk.body.state_dict()
         renamed = {k: f"network.{k}" if f"network.{k}" in body else k for k in state}
@@ -191,12 +203,11 @@ def _zoo_addresses() -> dict[str, str]:
 def _completed(network: GeneralizedRCNN, state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The weights of a classifier for the trunk, and the network's own for everything else."""
     own = network.state_dict()
-    trunk = "backbone.bottom_up." if hasattr(network.backbone, "bottom_up") else "backbone."
+    trunk = trunk_prefix(network.backbone)
     missing = [k for k in own if k.startswith(trunk) and k not in state and not k.endswith(MERGED)]
     if missing:
         raise UnreadableWeightsError(
             f"{file}: {len(missing)} tensors of the trunk are missing: "
             f"expected {missing[0]!r}, found {checks.listed(list(state)[:3]) or 'nothing'}"
         )
-    logger.warning("%s has no classifier of boxes: the trunk is filled, the heads stay random", file.name)
     return {**own, **{k: v for k, v in state.items() if k in own}}

@@ -125,10 +125,12 @@ class NetworkDetector(Frozen, Detector):
         pyramid: Names of the pyramid levels, the finest first.
         unused_head: The file of the detector's weights, if it holds a trained embedding head, which belongs to a
             describer; otherwise None.
+        random_parts: Parts of the network that the file of its weights does not have; they have random values.
     """
 
     pyramid: tuple[str, ...]
     unused_head: Path | None = None
+    random_parts: tuple[str, ...] = ()
 
     @abstractmethod
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:

@@ -27,7 +27,14 @@ from objemb.weights.locate import is_named
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["Detectron2Rcnn", "TeacherMapper", "add_embedding_head_config", "describe_boxes", "embedding_config"]
+__all__ = [
+    "Detectron2Rcnn",
+    "TeacherMapper",
+    "add_embedding_head_config",
+    "add_embedding_head_lazy_config",
+    "describe_boxes",
+    "embedding_config",
+]
 
 #: More than the side of any JPEG, which alone can be decoded at a lower resolution.
 FULL_SIDE = 1 << 16
@@ -68,6 +75,51 @@ def add_embedding_head_config(cfg: object) -> None:
     from objemb.detectors._detectron2_config import add_embedding_head_config as add
 
     add(cfg)
+
+
+def add_embedding_head_lazy_config(
+    cfg: object,
+    head: Settings | None = None,
+    *,
+    loss: str | None = None,
+    loss_weight: float | None = None,
+    proposals: int | None = None,
+    object_side: float | None = None,
+) -> None:
+    """Add an embedding head to a config of Detectron2 that is a program (LazyConfig), such as those of ViTDet::
+
+        cfg = LazyConfig.load("mask_rcnn_vitdet_b_100ep.py")
+        add_embedding_head_lazy_config(cfg, {"name": "embedding", "dim": 256})
+        cfg.dataloader.train.mapper = LazyCall(TeacherMapper)(
+            mapper=cfg.dataloader.train.mapper, teacher=load_model("teacher").describer, image_format="RGB"
+        )
+        model = instantiate(cfg.model)
+
+    The vectors and the loss are those of :func:`add_embedding_head_config`. The keys ``embedding_head``,
+    ``embedding_loss``, ``embedding_loss_weight``, ``embedding_proposals`` and ``embedding_object_side`` of
+    ``cfg.model.roi_heads`` can be changed afterwards; called again, only what is given is changed.
+
+    Args:
+        cfg: The config, changed in place: ``cfg.model`` and ``cfg.model.roi_heads`` become those with embeddings.
+        head: Settings of the head, as ``head:`` in a config of objemb; by default ``{"name": "embedding", "dim":
+            128}`` on the maps of the box head. The trunk of a ViT has one level only, ``trunk16``.
+        loss: ``cosine`` (the default), ``l2`` or ``relational``.
+        loss_weight: Relative to the losses of the detector, 1 by default; with 0 the head is not trained.
+        proposals: Foreground proposals per image to train on, 32 by default, in addition to all true boxes.
+        object_side: Longer side, in pixels of the network's input, at which objects are described; 0, the default, for
+            their own size.
+
+    Raises:
+        TypeError: ``cfg`` is another kind of config.
+        ValueError: The network has no ROI heads, or other ROI heads than ``StandardROIHeads``, ``Res5ROIHeads`` or
+            ``CascadeROIHeads``.
+        ImportError: Detectron2 is not installed.
+    """
+    _needed()
+    from objemb.detectors._detectron2_lazy import add_embedding_head_lazy_config as add
+
+    said = {"loss": loss, "loss_weight": loss_weight, "proposals": proposals, "object_side": object_side}
+    add(cfg, head, **{key: value for key, value in said.items() if value is not None})
 
 
 def embedding_config(file: str | Path, opts: Sequence[object] = ()) -> CfgNode:
@@ -127,21 +179,24 @@ class Detectron2Rcnn(NetworkDetector):
     Nothing is ever downloaded: the weights that a config names are ignored.
 
     Args:
-        config: Name of a config that comes with Detectron2, a YAML file of your own, or the contents of such a file as
-            a mapping. A model folder stores the contents.
+        config: Name of a config that comes with Detectron2, a file of your own, or the contents of such a file as a
+            mapping. A model folder stores the contents. A program (LazyConfig, ``.py``) is run when the model is built,
+            not when its folder is opened; its network must consist of parts of Detectron2 and PyTorch.
         weights: A file of Detectron2's model zoo (``.pkl``, read without executing it) or of ``torch.save``, such as
             ``model_final.pth`` of its trainer (an embedding head in it is not part of the detector, which is said; give
             the file as ``head.weights`` too, or use ``objemb model build detectron2``), a model folder, or ``random``
             (None is the same here). Weights of a classifier, such as those for ImageNet of Detectron2 or torchvision,
             fill the trunk; the heads stay random, which is said.
-        opts: Overrides of the config: key, value, key, value ..., such as ``[MODEL.RESNETS.DEPTH, 101]``.
+        opts: Overrides of the config: key, value, key, value ..., such as ``[MODEL.RESNETS.DEPTH, 101]``, or
+            ``[model.backbone.net.depth, 24]`` of a program.
         classes: Names of the classes; by default those of the dataset of the config, if Detectron2 knows it.
         num_classes: Number of classes *without* the background; by default that of the config.
         score_threshold: Boxes with lower scores are not detected. For this and all further arguments, None means the
             value of the config.
         nms_iou: IoU above which the lower-scoring of two boxes *of the same class* is dropped.
         max_detections: Maximum number of boxes per photo.
-        min_size: The shorter side of the network's input, in pixels.
+        min_size: The shorter side of the network's input, in pixels. In a program, that of ``ResizeShortestEdge`` in
+            ``dataloader.test.mapper.augmentations``.
         max_size: Limit of the longer side, in pixels.
 
     Raises:
@@ -172,37 +227,37 @@ class Detectron2Rcnn(NetworkDetector):
     ) -> None:
         super().__init__()
         _needed()
-        from detectron2.modeling import build_model
-
-        from objemb.detectors._detectron2_config import of_network, rcnn_config, read_file
+        from objemb.detectors._detectron2_config import of_network, read_file
+        from objemb.detectors._detectron2_network import network_of
         from objemb.detectors._detectron2_trunk import trunk_levels, with_trunk
         from objemb.detectors._detectron2_weights import fill_network
 
-        content = of_network(config) if isinstance(config, Mapping) else read_file(config)
-        limits = {
-            "MODEL.ROI_HEADS.NUM_CLASSES": _count(num_classes, classes),
-            "MODEL.ROI_HEADS.SCORE_THRESH_TEST": _share("score_threshold", score_threshold),
-            "MODEL.ROI_HEADS.NMS_THRESH_TEST": _share("nms_iou", nms_iou),
-            "TEST.DETECTIONS_PER_IMAGE": _whole("max_detections", max_detections),
-            "INPUT.MIN_SIZE_TEST": _whole("min_size", min_size),
-            "INPUT.MAX_SIZE_TEST": _whole("max_size", max_size),
-        }
-        said = [item for key, value in limits.items() if value is not None for item in (key, value)]
-        cfg = rcnn_config(content, [*opts, *said])
-        self.min_size = checks.whole("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST)
-        self.max_size = checks.whole("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST)
-        self.bgr = cfg.INPUT.FORMAT == "BGR"
-        self.cfg = cfg
-        self.network = build_model(cfg)
-        self.classes = _dataset_classes(cfg) if classes is None else tuple(str(c) for c in classes)
+        content = of_network(config) if isinstance(config, Mapping) else read_file(config, opts)
+        opened = network_of(
+            content,
+            opts,
+            num_classes=_count(num_classes, classes),
+            score_threshold=_share("score_threshold", score_threshold),
+            nms_iou=_share("nms_iou", nms_iou),
+            max_detections=_whole("max_detections", max_detections),
+            min_size=_whole("min_size", min_size),
+            max_size=_whole("max_size", max_size),
+        )
+        self.cfg, self.network = opened.cfg, opened.network
+        self.min_size, self.max_size = opened.sides
+        self.bgr = self.network.input_format == "BGR"
+        self.classes = opened.classes if classes is None else tuple(str(c) for c in classes)
         self.pyramid = tuple(self.network.roi_heads.in_features)
         self._trunk_levels = tuple(trunk_levels(with_trunk(self.network.backbone)))
         if is_named(weights):
-            self.unused_head = fill_network(self.network, weights)
+            filled = fill_network(self.network, weights)
+            self.unused_head, self.random_parts = filled.unused_head, filled.random
+            if filled.random:
+                logger.warning("%s has no classifier of boxes: the trunk is filled, the heads stay random", weights)
             if not self.classes and self.num_classes > 1:
                 logger.warning(
                     "the data set of the config (%s) is not known here, so that labels are numbers: pass classes=[...]",
-                    ", ".join(cfg.DATASETS.TRAIN) or "none",
+                    ", ".join(opened.datasets) or "none",
                 )
 
     @staticmethod
@@ -214,12 +269,13 @@ class Detectron2Rcnn(NetworkDetector):
     def stand_alone(settings: Settings) -> dict[str, object]:
         """Settings that need no file except that of the weights: a config file is replaced by its contents."""
         config = settings["config"]
-        if isinstance(config, Mapping) or not Path(config).expanduser().is_file():
+        shipped = not isinstance(config, Mapping) and not Path(config).expanduser().is_file()
+        if isinstance(config, Mapping) or (shipped and not str(config).endswith(".py")):
             return dict(settings)
         _needed()
         from objemb.detectors._detectron2_config import of_network, read_file
 
-        return {**settings, "config": of_network(read_file(config))}
+        return {**settings, "config": of_network(read_file(config, settings["opts"]))}
 
     def groups(self, photos: Sequence[Photo]) -> list[list[int]]:
         """See :meth:`NetworkDetector.groups`."""
@@ -365,14 +421,3 @@ def _whole(name: str, value: int | None) -> int | None:
 
 def _count(num_classes: int | None, classes: Sequence[str] | None) -> int | None:
     return None if num_classes is None and classes is None else counted_classes(num_classes, classes)[0]
-
-
-def _dataset_classes(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the classes in the config, or of its dataset; empty if Detectron2 does not know it."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    if len(cfg.MODEL.ROI_EMBEDDING_HEAD.CLASSES) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-        return tuple(str(name) for name in cfg.MODEL.ROI_EMBEDDING_HEAD.CLASSES)
-    known = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog.list()]
-    names = MetadataCatalog.get(known[0]).get("thing_classes", ()) if known else ()
-    return tuple(names) if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else ()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from objemb import checks, config, registry
 from objemb.aggregators.base import ImageAggregator
-from objemb.card import Provenance, read_card
+from objemb.card import Provenance, WeightsOrigin, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.describers.base import PhotoDescriber
 from objemb.describers.capabilities import BoxEmbedder
@@ -73,7 +73,7 @@ def build_model(
     provenance: Provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
-        "weights": origins(resolved, seed=SEED),
+        "weights": _with_random_parts(origins(resolved, seed=SEED), describer),
         "versions": versions(),
     }
     return Model(
@@ -186,6 +186,16 @@ def _build_parts(settings: Settings) -> tuple[AnyDescriber, AnyAggregator, tuple
     aggregator.connect(describer.dim)
     rerankers = tuple(registry.build(Reranker, step) for step in settings["rerank"])
     return describer.requires_grad_(False), aggregator.requires_grad_(False), rerankers
+
+
+def _with_random_parts(weights: dict[str, WeightsOrigin], describer: AnyDescriber) -> dict[str, WeightsOrigin]:
+    """Origins of weights that also say what of a detector its file of weights did not fill."""
+    detector = describer.detector
+    if isinstance(detector, NetworkDetector) and detector.random_parts:
+        for key in ("describer.detector.weights", "describer.regions.detector.weights"):
+            if key in weights:
+                weights[key]["random"] = list(detector.random_parts)
+    return weights
 
 
 def _tell_unused_head(describer: AnyDescriber) -> None:

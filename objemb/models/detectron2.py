@@ -65,6 +65,11 @@ def write_detectron2(model: Model, folder: str | Path) -> Path:
             "model: expected one without whitening, which Detectron2 does not have, found one; distil a student of it "
             "with tools/train_detectron2.py"
         )
+    if describer.detector.cfg is None:
+        raise ValueError(
+            "model: expected a detector whose config is YAML, found one whose config is a program: load the program in "
+            "Detectron2, call add_embedding_head_lazy_config on it, and load the weights that the training left"
+        )
     from objemb.detectors._detectron2_exchange import write
 
     target = Path(folder)

@@ -275,7 +275,11 @@ def _text(origin: WeightsOrigin) -> str:
     if name == RANDOM:
         return f"random (seed {origin['seed']})" if "seed" in origin else "random"
     facts = [f"{kind} {origin[kind]}" for kind in ("sha256", "fingerprint") if kind in origin]
-    facts += [f"where {checks.listed(origin['random'])} was random"] if origin.get("random") else []
+    facts += (
+        [f"where {checks.listed(origin['random'])} {'was' if len(origin['random']) == 1 else 'were'} random"]
+        if origin.get("random")
+        else []
+    )
     return f"{name} ({', '.join(facts)})" if facts else name
 
 

@@ -441,19 +441,31 @@ class TestDescribedBoxes:
             describe_boxes(network, image, [[0.0, 0, float("nan"), 3]])
 
 
-def test_tracing_carries_the_vectors(network: Any) -> None:
-    image = entry()["image"].float()
+def traced(network: Any, image: torch.Tensor) -> Any:
     adapter = TracingAdapter(network, [{"image": image}], lambda m, x: m.inference(x, do_postprocess=False)[0])
-    program = torch.jit.trace(adapter, (image,), check_trace=False)
+    return torch.jit.trace(adapter, (image,), check_trace=False)
+
+
+@pytest.mark.parametrize("head", ["embedding", "tail"])
+def test_tracing_carries_the_vectors(head: str, network: Any) -> None:
+    if head == "tail":
+        network = built(tail_config()).eval()
+    image = entry()["image"].float()
     (instances,) = found(network, {"image": image}, do_postprocess=False)
     assert any(
         o.shape == instances.pred_embeddings.shape and torch.allclose(o, instances.pred_embeddings, atol=1e-5)
-        for o in program(image)
+        for o in traced(network, image)(image)
     )
 
 
-def test_scripting_carries_the_vectors() -> None:
-    network = built(embedding_config(C4)).eval()
+def test_windows_cannot_be_traced() -> None:
+    with pytest.raises(TypeError, match=r"OBJECT_SIDE: expected 0 in a network that is traced.*'objemb export' make"):
+        traced(built(tail_config(OBJECT_SIDE=32.0)).eval(), entry()["image"].float())
+
+
+@pytest.mark.parametrize("name", [FASTER, MASK, C4])
+def test_scripting_carries_the_vectors(name: str) -> None:
+    network = built(embedding_config(name)).eval()
     fields = dict.fromkeys(("objectness_logits", "scores", "pred_classes", "pred_masks"), torch.Tensor)
     fields |= {"proposal_boxes": Boxes, "pred_boxes": Boxes, "pred_embeddings": torch.Tensor}
     program = scripting_with_instances(network, fields)

@@ -26,6 +26,7 @@ from objemb.detectors._detectron2_losses import _BoxMasks
 from objemb.detectors.detectron2_rcnn import Detectron2Rcnn
 from objemb.heads.embedding import EmbeddingHead
 from objemb.models import build_model, load_model
+from objemb.models.origins import described
 from objemb.structures import Regions
 from objemb.weights.read import UnreadableWeightsError
 from tests.detectors.small_detectron2 import (
@@ -391,6 +392,20 @@ class TestWeights:
         expected = faster.network.state_dict() | {f"backbone.bottom_up.{k}": v for k, v in trunk.items()}
         assert same_weights(network, expected)
         assert "the heads stay random" in caplog.text
+        assert network.random_parts == ("proposal generator", "ROI heads")
+        part = {
+            "name": "detectron2_rcnn",
+            "config": FASTER,
+            "opts": OPTS[FASTER],
+            "weights": str(tmp_path / "R-18.pkl"),
+        }
+        crops = {"name": "pooled_regions", "extractor": {"name": "crop", "size": 33}, "pooling": {"name": "mean"}}
+        narrow = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"}
+        regions = {"name": "detections", "detector": part}
+        model = build_model({"describer": {**crops, "backbone": narrow, "regions": regions}})
+        assert model.untrained == ["describer.regions.detector", "describer.backbone"]
+        origin = described(model.settings, model.provenance)["describer.regions.detector"]
+        assert origin.endswith("where 'proposal generator', 'ROI heads' were random)")
         del content["model"]["res3.0.conv1.weight"]
         (tmp_path / "R-18.pkl").write_bytes(pickle.dumps(content))
         with pytest.raises(UnreadableWeightsError, match=r"1 tensors of the trunk are missing: .*res3.0.conv1.weight"):
