@@ -45,7 +45,7 @@ from objemb.runtimes.base import readers
 from objemb.structures import Photo
 
 MOBILENET = {"name": "torchvision_cnn", "arch": "mobilenet_v2", "weights": "random"}
-TIMM = {"name": "timm_net", "arch": "efficientnet_lite0", "weights": "random"}
+TIMM = {"name": "timm_net", "arch": "tf_efficientnet_lite0", "weights": "random"}
 NARROW = {"name": "narrow_resnet", "width": 4, "blocks": [1, 1, 1, 1], "weights": "random"}
 #: Every score counts, so that networks with random weights find boxes.
 SIDES = {"min_size": 512, "max_size": 512, "score_threshold": 0.0}
@@ -73,6 +73,7 @@ def faster_rcnn(backbone: Mapping[str, object], **more: object) -> dict[str, obj
     return {"name": "faster_rcnn", "backbone": backbone, **pyramid, "max_detections": 100, **SIDES, **more}
 
 
+TIMM_ROW = "`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`"
 #: Rows of the table whose weights are random.
 FULL: dict[str, dict[str, object]] = {
     "MobileNetV3-FPN of torchvision, `embedding`": student(
@@ -81,7 +82,7 @@ FULL: dict[str, dict[str, object]] = {
     "ResNet-50-FPN of torchvision, `embedding`": student(torchvision_rcnn("fasterrcnn_resnet50_fpn"), EMBEDDING),
     "`faster_rcnn`, MobileNetV2, `embedding`": student(faster_rcnn(MOBILENET), EMBEDDING),
     "`faster_rcnn`, MobileNetV2, `tail`": student(faster_rcnn(MOBILENET), tail(MOBILENET), object_side=96),
-    "`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`": student(faster_rcnn(TIMM), tail(TIMM), object_side=96),
+    TIMM_ROW: student(faster_rcnn(TIMM), tail(TIMM), object_side=96),
 }
 #: Where Detectron2 is installed.
 DETECTRON2 = {
@@ -146,6 +147,9 @@ def main(argv: Sequence[str] | None = None) -> list[Cell]:
     shapes = SMALL_SHAPES if options.small else SHAPES
     installed = DETECTRON2 if importlib.util.find_spec("detectron2") else {}
     offered = TINY if options.small else {**FULL, **installed}
+    if options.timm_weights is not None:
+        trained = {**TIMM, "weights": str(options.timm_weights)}
+        offered |= {TIMM_ROW: student(faster_rcnn(trained), tail(trained), object_side=96)}
     networks = {name: settings for name, settings in offered.items() if re.search(options.only, name)}
     rows = [*map(str, options.models), *networks]
     cells: list[Cell] = []
@@ -182,24 +186,33 @@ def compared(
 
 
 def settled(settings: Mapping[str, object], photos: Mapping[str, Sequence[Photo]]) -> Model:
-    """A model with random weights whose batch norms have the statistics of a photo.
+    """A model whose batch norms have the statistics of a photo where they have none of their own.
 
     Without any, activations vanish in deep networks, so that all boxes have one score, and no order.
     """
     model = build_model(resolve(settings))
-    norms = [layer for layer in model.describer.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
+    norms = [part for part in model.describer.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(_settle) for norm in norms]
     with unfolded():
         model.describe(next(iter(photos.values()))[0])
-    for norm in norms:
-        norm.eval()
+    for hook in hooks:
+        hook.remove()
     if any(name.endswith("objectness_logits") for name, _ in model.describer.named_modules()):
         for layers in SPREAD:
             spread(model, next(iter(photos.values()))[0], layers)
     return model
+
+
+def _settle(norm: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    """Give a batch norm without statistics those of the first map that it sees.
+
+    Not by its training mode, since describers put their networks into evaluation mode.
+    """
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    if not mean.any():
+        variances, means = torch.var_mean(args[0], dim=(0, 2, 3), correction=0)
+        mean.copy_(means)
+        variance.copy_(variances)
 
 
 def spread(model: Model, photo: Photo, layers: Mapping[str, float]) -> None:
@@ -279,6 +292,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="DIR", help="model folders to compare")
     parser.add_argument("--only", default="", metavar="REGEX", help="networks with random weights of these names")
+    parser.add_argument("--timm-weights", type=Path, metavar="FILE", help="trained weights of the network of timm")
     parser.add_argument("--photos", type=Path, nargs="+", default=[], help="four photos or more (default: noise)")
     parser.add_argument(
         "--exports",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
@@ -54,6 +55,7 @@ class PooledProgram(DescriptionProgram):
         self.shared = _Shared(describer) if describer.shared_detector else None
         self.max_detections = self.regions.max_detections if self.regions.detects else 0
         self.min_score, self.covers = self.regions.min_score, self.regions.covers
+        self.keeps_scale = all(program.keeps_scale for program in programs)
         if row is None and self.regions.max_detections and not (self.regions.detects or self.sums):
             raise ValueError(
                 "aggregator: expected one row per photo (sum) for a grid of regions in an exported model, found a row "
@@ -88,6 +90,15 @@ class PooledProgram(DescriptionProgram):
         """See :meth:`DescriptionProgram.boxes`."""
         features = [extraction(photo[None])[0] for extraction in self.extractions]
         return self._whitened(self._vectors(features, boxes))
+
+    def part(self, part: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """See :meth:`DescriptionProgram.part`."""
+        if not self.keeps_scale:
+            return super().part(part, rows, columns)
+        with ExitStack() as scaled:
+            for extraction in self.extractions:
+                scaled.enter_context(extraction.at_scale_of((rows.shape[0], columns.shape[0])))
+            return self.photos(part[None])["whole"]
 
     def _row(self, photos: Tensor, features: Sequence[TracedFeatures], found: PaddedBoxes) -> Tensor:
         """The row ``(D,)`` of a photo."""

@@ -146,8 +146,10 @@ class DescriptionProgram(nn.Module, ABC):
         max_detections: K, the number of rows for boxes; 0 where none are found.
         min_score: Boxes with lower scores are left out.
         covers: See :class:`objemb.regions.base.RegionProgram`.
+        keeps_scale: Whether there is :meth:`part`.
     """
 
+    keeps_scale: bool = False
     max_detections: int
     min_score: float
     covers: bool
@@ -174,6 +176,24 @@ class DescriptionProgram(nn.Module, ABC):
         Returns:
             float32 ``(N, dim)``, whitened unit vectors.
         """
+
+    def part(self, part: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The vector of a part of a photo, described as a photo, which enters the network at the scale of its photo.
+
+        Args:
+            part: uint8 ``(H, W, 3)``, RGB.
+            rows, columns: As long as the whole photo is high and wide, of any value: exporters follow lengths of
+                tensors through a network, but no numbers in them.
+
+        Returns:
+            float32 ``(1, dim)``, a whitened unit vector.
+
+        Raises:
+            TypeError: Its network takes parts of one size alone.
+        """
+        raise TypeError(
+            "export: expected a describer of maps, whose parts keep their scale, found one that resizes them"
+        )
 
 
 class Describer(PhotoDescriber[RegionDescriptors]):

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from objemb.describers.base import DescriptionProgram
 from objemb.layers.first_kept import FirstKept
-from objemb.runtimes.exported import BOXES, PHOTOS, TensorSpec
+from objemb.runtimes.exported import BOXES, PART, PHOTOS, TensorSpec
 
 #: ``(height, width)`` of the photo that is traced where any size will do: no number of it may become a constant.
 EXAMPLE_SIZE = (300, 412)
@@ -62,6 +62,15 @@ class _Boxes(nn.Module):
         return self.program.boxes(photo, boxes)
 
 
+class _Part(nn.Module):
+    def __init__(self, program: DescriptionProgram) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, part: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        return self.program.part(part, rows, columns)
+
+
 @torch.no_grad()
 def traced(
     program: DescriptionProgram, batch: int, size: tuple[int, int] | None, in_context: bool
@@ -72,7 +81,8 @@ def traced(
         program: The describer, on the CPU.
         batch: Photos that the graph ``photos`` takes at once.
         size: ``(height, width)`` of the only photos that it takes; None for any.
-        in_context: Whether boxes are described in their photo, so that there is a graph ``boxes``.
+        in_context: Whether boxes are described in their photo, so that there is a graph ``boxes``; else there is a
+            graph ``part`` where parts may keep their scale.
     """
     height, width = size or EXAMPLE_SIZE
     noise = torch.Generator().manual_seed(0)
@@ -87,7 +97,8 @@ def traced(
         _used(of_photos_module),
     )
     if not in_context:
-        return {PHOTOS: of_photos}
+        scaled = program.keeps_scale and size is None
+        return {PHOTOS: of_photos, **({PART: _of_parts(program, photos[0].clone())} if scaled else {})}
     boxes = torch.tensor([[0.0, 0.0, width, height], [0.0, 0.0, width / 3, height / 2], [9.0, 9.0, 40.0, 30.0]])
     sides = {} if size is not None else {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     photo = photos[0].clone()  # conditions on a view would name what it is a view of
@@ -99,6 +110,22 @@ def traced(
         _used(of_boxes_module),
     )
     return {PHOTOS: of_photos, BOXES: of_boxes}
+
+
+def _of_parts(program: DescriptionProgram, part: Tensor) -> Traced:
+    rows, columns = (torch.zeros(2 * side + 1, dtype=torch.uint8) for side in part.shape[:2])
+    module = _Part(program)
+    found = program.part(part, rows, columns)
+    return Traced(
+        _export(module, (part, rows, columns), ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, {0: Dim.DYNAMIC})),
+        (
+            TensorSpec("part", "uint8", (None, None, 3)),
+            TensorSpec("rows", "uint8", (None,)),
+            TensorSpec("columns", "uint8", (None,)),
+        ),
+        (TensorSpec("whole", "float32", tuple(found.shape)),),
+        _used(module),
+    )
 
 
 def _used(module: nn.Module) -> dict[str, int]:

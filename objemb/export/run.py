@@ -26,7 +26,7 @@ from objemb.models.build import model_card
 from objemb.models.exported import open_exported
 from objemb.models.model import Model
 from objemb.runtimes.base import readers
-from objemb.runtimes.exported import BOXES, EXPORT, FORMATS, PHOTOS, Exported, Graph
+from objemb.runtimes.exported import BOXES, EXPORT, FORMATS, PART, PHOTOS, Exported, Graph
 from objemb.structures import Photo, Regions
 from objemb.types import AnyArray
 
@@ -189,8 +189,9 @@ def _proving(format: str, names: Sequence[str]) -> list[str]:
 
 @torch.no_grad()
 def _samples(program: DescriptionProgram, photos: Sequence[Photo], batch: int) -> dict[str, list[dict[str, AnyArray]]]:
-    """Inputs of both graphs for a calibration: the photos, and with each photo the boxes that are found in it."""
-    samples: dict[str, list[dict[str, AnyArray]]] = {PHOTOS: [], BOXES: []}
+    """Inputs of all graphs for a calibration: the photos, also as parts of themselves, and with each photo the boxes
+    that are found in it."""
+    samples: dict[str, list[dict[str, AnyArray]]] = {PHOTOS: [], BOXES: [], PART: []}
     for photo in photos:
         pixels = photo.interleaved()
         found = program.photos(torch.as_tensor(pixels)[None])
@@ -199,6 +200,7 @@ def _samples(program: DescriptionProgram, photos: Sequence[Photo], batch: int) -
             boxes.append(found["boxes"][0, : int(found["count"][0])].numpy())
         samples[PHOTOS].append({"photos": np.repeat(pixels[None], batch, axis=0)})
         samples[BOXES].append({"photo": pixels, "boxes": np.concatenate(boxes)})
+        samples[PART].append({"part": pixels, "rows": pixels[:, 0, 0], "columns": pixels[0, :, 0]})
     return samples
 
 

@@ -16,6 +16,7 @@ from objemb.models.exported import ExportedModel
 from objemb.models.model import Model
 from objemb.ops.boxes import iou
 from objemb.ops.tensors import as_tensor
+from objemb.runtimes.exported import BOXES, PART
 from objemb.structures import Described, Photo, RegionDescriptors, Regions
 from objemb.types import Float32Array
 
@@ -106,7 +107,8 @@ def verify(
         else:
             _compare_vectors(verification, photo.id, "the photo", ours.vectors, theirs.vectors)
         if exported.exported.in_context or size is None:
-            boxes, crop = ours.regions.boxes, "context" if exported.exported.in_context else "crop"
+            boxes = ours.regions.boxes if exported.exported.in_context else _middle(decoded)
+            crop = "context" if {BOXES, PART} & exported.sessions.keys() else "crop"
             again, of_graph = (one.query(decoded, boxes, crop=crop) for one in (model, exported))
             _compare_vectors(verification, photo.id, "given boxes", _vectors(again), _vectors(of_graph))
         verification.photos += 1
@@ -150,6 +152,12 @@ def _least_score(exported: ExportedModel, ours: RegionDescriptors, min_score: fl
     """The score at which boxes are left out: the least where there are as many as the graphs give."""
     full = 1 < len(ours) > exported.exported.max_detections
     return max(min_score, float(ours.regions.scores[1:].min())) if full else min_score
+
+
+def _middle(photo: Photo) -> Float32Array:
+    """A box of half the sides of a photo."""
+    height, width = photo.size
+    return np.array([[width / 4, height / 4, width * 3 / 4, height * 3 / 4]], np.float32)
 
 
 def _vectors(rows: Described) -> Float32Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -36,6 +38,8 @@ class MapProgram(ExtractionProgram):
         scale: Factor on the size.
     """
 
+    keeps_scale = True
+
     def __init__(
         self, backbone: Backbone, size: float, side: str, enlarge: bool, sampling: Sampling, scale: float
     ) -> None:
@@ -43,6 +47,16 @@ class MapProgram(ExtractionProgram):
         self.backbone, self.sampling = backbone, sampling
         self.longest, self.enlarge = side == "longest", enlarge
         self.target, self.scale = round(size * scale * PARTS), round(scale * PARTS)
+        self._whole: tuple[int, int] | None = None
+
+    @contextmanager
+    def at_scale_of(self, whole: tuple[int, int]) -> Iterator[None]:
+        """See :meth:`ExtractionProgram.at_scale_of`."""
+        self._whole = whole
+        try:
+            yield
+        finally:
+            self._whole = None
 
     def grid(self, photos: Tensor) -> TracedGrid:
         """See :meth:`ExtractionProgram.grid`."""
@@ -72,8 +86,9 @@ class MapProgram(ExtractionProgram):
         return [_TracedMap(map_[None], grid, self.sampling) for map_ in maps.unbind()]
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, int]:
-        """``(height, width)`` of the input of the network; see :meth:`objemb.extractors.map.Map`."""
-        length = cast(int, (torch.sym_max if self.longest else torch.sym_min)(*size))
+        """``(height, width)`` of the input of the network for a photo of a size, or for a part of that size; see
+        :class:`objemb.extractors.map.Map`."""
+        length = cast(int, (torch.sym_max if self.longest else torch.sym_min)(*(self._whole or size)))
         target = self.target if self.enlarge else cast(int, torch.sym_min(self.target, length * self.scale))
         multiple = self.backbone.multiple
         least = -(-max(self.backbone.smallest, 1) // multiple)

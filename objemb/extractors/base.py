@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -90,7 +91,14 @@ class TracedFeatures(ABC):
 
 
 class ExtractionProgram(nn.Module, ABC):
-    """An extractor with its network as a function of tensors, for exporters."""
+    """An extractor with its network as a function of tensors, for exporters.
+
+    Attributes:
+        keeps_scale: Whether a part of a photo may enter the network at the scale of the photo, see
+            :meth:`at_scale_of`.
+    """
+
+    keeps_scale: ClassVar[bool] = False
 
     @abstractmethod
     def grid(self, photos: Tensor) -> TracedGrid | None:
@@ -111,6 +119,12 @@ class ExtractionProgram(nn.Module, ABC):
             TypeError: The extractor does not take photos as a whole.
         """
         raise TypeError(NO_MAP)
+
+    def at_scale_of(self, whole: tuple[int, int]) -> AbstractContextManager[None]:
+        """Within this context, photos are parts of a photo of the size ``(height, width)``, and enter the network at
+        its scale, as :meth:`Extractor.for_part` says."""
+        del whole
+        return nullcontext()
 
     def of_maps(self, photos: Tensor, maps: Tensor) -> list[TracedFeatures]:
         """As :meth:`forward`, from the maps ``(B, C, h', w')`` of the photos.

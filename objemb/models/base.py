@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # these need PyTorch
 
 #: How a box of a query is described; see :meth:`EmbeddingModel.query`.
 CROPS = ("context", "crop", "scaled", "whole")
+#: What a box of a query becomes: a region of its photo, or a cut, either at the scale of its photo or at the size of a
+#: photo.
+REGION, PART, ALONE = "region", "part", "alone"
 #: Words for the boxes of a query: the whole photo, the boxes of the model's detector, or both.
 WHOLE, DETECTOR, BOTH = "whole", "detector", "both"
 QUERY_BOXES = (WHOLE, DETECTOR, BOTH)

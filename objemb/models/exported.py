@@ -15,11 +15,12 @@ import numpy as np
 from objemb import checks, config, registry
 from objemb.card import CARD, ModelCard, Provenance, read_card
 from objemb.checks import ArtefactMismatchError
-from objemb.models.base import EmbeddingModel, least_longest_side
+from objemb.models.base import ALONE, REGION, EmbeddingModel, least_longest_side
+from objemb.models.base import PART as AS_PART
 from objemb.ops.batches import batched, group_equal
 from objemb.rerank.base import Reranker
 from objemb.runtimes.base import Runtime, Session, readers
-from objemb.runtimes.exported import BOXES, PHOTOS, Exported
+from objemb.runtimes.exported import BOXES, PART, PHOTOS, Exported
 from objemb.structures import NO_LABEL, Described, Photo, RegionDescriptors, Regions
 from objemb.structures.described import expect_vectors
 from objemb.types import AnyArray, Float32Array, Settings
@@ -144,25 +145,27 @@ class ExportedModel(EmbeddingModel):
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`EmbeddingModel.least_cut_side`."""
-        return None if crop == "whole" or self._in_photo(crop) else least_longest_side(boxes)
+        return None if crop == "whole" or self._becomes(crop) != ALONE else least_longest_side(boxes)
 
-    def _in_photo(self, crop: str) -> bool:
-        """Whether a query box is described in its photo; otherwise it is cut out and described as a photo.
+    def _becomes(self, crop: str) -> str:
+        """What a query box becomes: ``REGION``, ``PART`` or ``ALONE``.
 
         Raises:
-            ValueError: The crop would have to keep the scale of its photo, but the graphs resize their input.
+            ValueError: It would have to be cut out at the scale of its photo, but the graphs resize their input.
         """
         if crop == "crop":
-            return False
+            return ALONE
         extractor = self.settings["describer"].get("extractor")
-        if self.exported.in_context and (crop == "context" or extractor is None or not self.per_region):
-            return True
+        if self.exported.in_context and (crop == "context" or extractor is None):
+            return REGION
+        if PART in self.sessions:
+            return AS_PART
         if extractor is not None and extractor.get("name") not in ONE_SIZE:
             raise ValueError(
                 "crop: expected 'crop' or 'whole' for this exported model, whose graphs resize every input to the size "
                 f"of a photo, found {crop!r}"
             )
-        return False
+        return ALONE
 
     def _rows(  # type: ignore[override]  # vectors only
         self, photos: Sequence[Photo], given: Sequence[Regions] | None, max_regions: int | None
@@ -194,8 +197,9 @@ class ExportedModel(EmbeddingModel):
             return list(pool.map(call, arguments))
 
     def _expect_regions(self, given: bool, max_regions: int | None) -> None:
-        """See :meth:`EmbeddingModel._expect_regions`. A model with one row per photo computes it in its graph."""
-        if not self.per_region and (given or (max_regions is not None and self.has_detector)):
+        """See :meth:`EmbeddingModel._expect_regions`. Where query boxes are cut out, the row of a photo is computed in
+        its graph."""
+        if not self.exported.in_context and (given or (max_regions is not None and self.has_detector)):
             found = "boxes" if given else f"max_regions={max_regions}"
             raise ValueError(
                 f"expected no other regions than the model's own, since this exported model makes one row per photo, "
@@ -226,7 +230,7 @@ class ExportedModel(EmbeddingModel):
 
     def _row(self, photo: Photo, outputs: Mapping[str, AnyArray], max_regions: int | None) -> RegionDescriptors:
         """The rows of a photo from the outputs of the graph of photos."""
-        if not self.per_region:
+        if not self.exported.in_context:
             return RegionDescriptors(photo.id, Regions.whole(photo.size), outputs["whole"][None], photo.metadata)
         regions = self._regions(photo, outputs)[: None if max_regions is None else 1 + max_regions]
         if "whole" not in outputs:  # the graph only detects; that of boxes describes
@@ -259,6 +263,13 @@ class ExportedModel(EmbeddingModel):
             vectors = self.sessions[BOXES]({"photo": photo.interleaved(), "boxes": scaled})["vectors"]
         return RegionDescriptors(photo.id, boxes, vectors, photo.metadata)
 
+    def _of_part(self, photo: Photo, part: Photo) -> Float32Array:
+        """The vector ``(1, D)`` of a part at the scale of its photo."""
+        rows, columns = (np.zeros(side, np.uint8) for side in photo.pixels.shape[1:])
+        inputs = {"part": part.interleaved(), "rows": rows, "columns": columns}
+        vector: Float32Array = self.sessions[PART](inputs)["whole"]
+        return vector
+
     def _regions_of(self, photo: Photo) -> Regions:
         """See :meth:`EmbeddingModel._regions_of`."""
         outputs = self._outputs([photo])
@@ -284,11 +295,15 @@ class ExportedModel(EmbeddingModel):
 
     def _query_boxes(self, photos: Sequence[Photo], boxes: Sequence[Regions], crop: str) -> list[Described]:
         """See :meth:`EmbeddingModel._query_boxes`."""
-        if crop != "whole" and self._in_photo(crop):
+        becomes = ALONE if crop == "whole" else self._becomes(crop)
+        if becomes == REGION:
             return list(self._each(lambda pair: self._of_boxes(*pair), list(zip(photos, boxes, strict=True))))
         none = np.zeros((0, self.dim), np.float32)
         rows = []
         for photo, given in zip(photos, boxes, strict=True):
+            if becomes == AS_PART:
+                rows.append(np.concatenate([none, *(self._of_part(photo, photo.part(box)) for box in given)]))
+                continue
             # a box is either the whole photo that it is in, or a photo of its own
             cuts = [photo] if crop == "whole" else [photo.part(box) for box in given]
             vectors = [expect_vectors("query", cut).vectors for cut in (self._query_whole(cuts) if cuts else [])]
@@ -358,8 +373,8 @@ def _expect_complete(model: ExportedModel) -> None:
     outputs = {spec.name: spec for spec in model.exported.graphs[PHOTOS].outputs}
     described = "whole" in outputs or (model.per_region and model.has_detector and BOXES in model.sessions)
     vectors = [outputs[name] for name in ("whole", "vectors") if name in outputs]
-    if BOXES in model.exported.graphs:
-        vectors += model.exported.graphs[BOXES].outputs
+    for name in {BOXES, PART} & model.exported.graphs.keys():
+        vectors += model.exported.graphs[name].outputs
     lengths = {spec.shape[-1] for spec in vectors}
     if not described or not lengths <= {model.dim}:
         found = f"{checks.listed(outputs)} with vectors of {checks.listed(lengths)}"

@@ -15,7 +15,7 @@ from objemb.aggregators.base import Aggregator, FeatureAggregator, ImageAggregat
 from objemb.describers.base import Describer, PhotoDescriber
 from objemb.describers.capabilities import FeatureDescriber
 from objemb.layers.fitted import Fitted
-from objemb.models.base import least_longest_side
+from objemb.models.base import ALONE, PART, REGION, least_longest_side
 from objemb.structures import Described, Photo, RegionDescriptors, RegionFeatures, Regions
 from objemb.structures.described import IN_WORDS, expect_vectors
 from objemb.types import Float32Array
@@ -24,9 +24,6 @@ AnyDescriber: TypeAlias = Describer | FeatureDescriber
 AnyAggregator: TypeAlias = Aggregator | FeatureAggregator
 #: Prefix of the names of the aggregator's parts.
 AGGREGATOR = "aggregator."
-#: How a box is described: as a region of its photo, or cut out, either at the scale of its photo or at the size of a
-#: photo.
-REGION, PART, ALONE = "region", "part", "alone"
 
 
 class Pipeline(ABC, Generic[Taken]):

@@ -5,6 +5,7 @@
     DIR/model.json     the card of the model, with its fingerprint, and the key ``export``: see :class:`Exported`
     DIR/photos.onnx    photos to boxes, labels, scores and vectors
     DIR/boxes.onnx     a photo and boxes to vectors, for query boxes
+    DIR/part.onnx      a part of a photo to a vector, for query boxes that are cut out
 
 For OpenVINO each graph is an ``.xml`` and a ``.bin``, for ``torch.export`` a ``.pt2``. All have one contract:
 
@@ -22,11 +23,16 @@ graph       tensor          type, shape         meaning
 ``boxes``   in ``photo``    uint8 (H, W, 3)     as above
             in ``boxes``    float32 (N, 4)      edges in pixels of the photo that is given; N at least 1
             ``vectors``     float32 (N, D)      unit vectors of the boxes
+``part``    in ``part``     uint8 (H, W, 3)     a box cut out of a photo
+            in ``rows``     uint8 (R,)          R is the height of this photo in pixels; values are not read
+            in ``columns``  uint8 (C,)          C is its width
+            ``whole``       float32 (1, D)      of the part, as of a photo, at the scale of this photo
 ==========  ==============  ==================  ================================================================
 
 A model that finds no boxes has ``whole`` alone, and one that finds boxes but describes them by another network
 has no ``vectors`` and no ``whole``: its ``boxes`` graph describes both. A model of one row per photo has no
-``vectors``, and no graph ``boxes`` where query boxes are cut out.
+``vectors``, and no graph ``boxes``, since query boxes are cut out; where photos of any size enter a map, it has
+``part``.
 """
 
 from __future__ import annotations
@@ -46,7 +52,7 @@ EXPORT: Final = "export"
 FORMATS = ("onnx", "openvino", "pt2")
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Names of graphs.
-PHOTOS, BOXES = "photos", "boxes"
+PHOTOS, BOXES, PART = "photos", "boxes", "part"
 #: How the reference of an ONNX tensor to another file begins: the key ``location`` of its ``external_data``.
 ELSEWHERE = b"\x0a\x08location\x12"
 
@@ -87,15 +93,14 @@ class Exported:
     Attributes:
         format: One of ``FORMATS``.
         precision: One of ``PRECISIONS``: that of the networks; boxes, scores and vectors are float32.
-        graphs: By name, ``photos`` and ``boxes``.
+        graphs: By name, ``photos``, ``boxes`` and ``part``.
         batch: Photos that the graph ``photos`` takes at once, all of one size.
         size: ``(height, width)`` of the only photos that it takes; None for any size.
         max_detections: K.
         classes: Names of the labels; empty where they are unknown.
         decode_side: The longest side of a photo in pixels that is of use, None for full resolution.
         per_region: Whether the index of the model has a row for each region, or one for each photo (then ``whole``).
-        in_context: Whether a query box is described in its photo, by the graph ``boxes``, or cut out and then
-            described as a photo of its own.
+        in_context: Whether a query box is described in its photo, by the graph ``boxes``, or cut out.
         covers: Whether boxes without a label are no objects, but patches that cover the photo.
         untrained: Keys of the networks of the model that have random values.
         opset: Of ONNX; None for other formats.
@@ -140,7 +145,7 @@ class Exported:
             )
         try:
             graphs = {
-                checks.one_of("graphs", name, (PHOTOS, BOXES)): Graph(
+                checks.one_of("graphs", name, (PHOTOS, BOXES, PART)): Graph(
                     files=tuple(_file_name(file, card) for file in checks.several("files", graph["files"])),
                     inputs=tuple(_tensor(t) for t in graph["inputs"]),
                     outputs=tuple(_tensor(t) for t in graph["outputs"]),

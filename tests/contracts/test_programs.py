@@ -26,8 +26,8 @@ from objemb.layers.whitening import Whitening
 from objemb.models.pipeline import VectorPipeline, vector_describer
 from objemb.regions.base import RegionProgram, RegionSource
 from objemb.regions.rmac_grid import RmacGrid
-from objemb.runtimes.exported import BOXES, PHOTOS
-from objemb.structures import Photo
+from objemb.runtimes.exported import BOXES, PART, PHOTOS
+from objemb.structures import Photo, Regions
 from tests.contracts.made import ALL_DESCRIBERS, build, every, ready
 from tests.contracts.made import PHOTOS as HOSTILE
 from tests.small_settings import CROPS, FASTER, STUDENT
@@ -175,6 +175,20 @@ def rows_of(photo: Photo) -> Tensor:
 
 
 @torch.no_grad()
+def compare_parts(describer: Describer, aggregator: Aggregator, photo: Photo, part: Any) -> None:
+    """Query boxes of a model, cut out at the scale of their photo, and what a function of the graph ``part`` gives."""
+    height, width = photo.size
+    edges = np.array([[0.25, 0.3, 0.75, 0.8], [0.5, 0, 1, 1], [0, 0, 1, 1]]) * [width, height, width, height]
+    boxes = Regions(edges.round(), photo.size)
+    (expected,) = VectorPipeline(describer, aggregator).query_boxes([photo], [boxes], "context")
+    whole = [torch.zeros(side, dtype=torch.uint8) for side in photo.size]
+    for box, vector in zip(boxes, np.asarray(expected.vectors), strict=True):
+        found = part(rows_of(photo.part(box)), *whole)
+        assert found.shape == (1, describer.dim)
+        assert float((found[0] * torch.as_tensor(vector)).sum()) > 0.9999
+
+
+@torch.no_grad()
 def compare(describer: Describer, aggregator: Aggregator, photo: Photo, photos: Any, boxes: Any) -> None:
     """Rows of a model and what functions of the graphs ``photos`` and ``boxes`` give."""
     expected = VectorPipeline(describer, aggregator).rows([photo])[0]
@@ -214,11 +228,27 @@ def test_a_program_gives_the_rows_of_its_model(name: str) -> None:
         compare(describer, aggregator, random_photo(*size, seed=sum(size)), program.photos, program.boxes)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_part_of_a_photo_has_the_scale_of_the_photo(name: str) -> None:
+    describer, aggregator = made(name)
+    program = program_of(describer, aggregator)
+    if not program.keeps_scale:
+        with pytest.raises(TypeError, match=r"export: expected a describer of maps, .* found one that resizes them"):
+            program.part(*torch.zeros(3, 1, 1, 3, dtype=torch.uint8))
+        return
+    if describer.queries_in_context(aggregator.per_region):
+        return
+    for size in SIZES:
+        compare_parts(describer, aggregator, random_photo(*size, seed=sum(size)), program.part)
+
+
 @pytest.mark.skipif(torch_version() < MIN_TORCH, reason="objemb export needs a newer PyTorch")
 @pytest.mark.parametrize("name", TRACED)
 def test_it_can_be_traced(name: str) -> None:
     describer, aggregator = made(name)
-    graphs = traced(program_of(describer, aggregator), 1, None, describer.queries_in_context(aggregator.per_region))
+    program = program_of(describer, aggregator)
+    program.keeps_scale = name == "r-mac"  # one graph of parts is enough
+    graphs = traced(program, 1, None, describer.queries_in_context(aggregator.per_region))
     names = [spec.name for spec in graphs[PHOTOS].outputs]
     modules = {graph: one.program.module(check_guards=False) for graph, one in graphs.items()}
 
@@ -226,7 +256,11 @@ def test_it_can_be_traced(name: str) -> None:
         return dict(zip(names, modules[PHOTOS](pixels), strict=True))
 
     for size in SIZES:
-        compare(describer, aggregator, random_photo(*size, seed=sum(size)), photos, modules.get(BOXES))
+        photo = random_photo(*size, seed=sum(size))
+        compare(describer, aggregator, photo, photos, modules.get(BOXES))
+        assert (PART in modules) == (name == "r-mac")
+        if PART in modules:
+            compare_parts(describer, aggregator, photo, modules[PART])
 
 
 @pytest.mark.parametrize("name", ["r-mac", "crops", "one pass, summed"])

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from objemb.models import Model
@@ -77,5 +78,7 @@ def test_random_weights_give_scores_that_differ() -> None:
     photo = random_photo(60, 80, seed=1)
     model = parity.settled(parity.TINY["tiny"], {"portrait": [photo]})
     assert not any(layer.training for layer in model.describer.modules())
+    norms = [layer for layer in model.describer.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert any(norm.running_mean.any() for norm in norms)
     scores = parity.with_boxes(model, 100, 0.0).describe(photo).regions.scores[1:]
     assert len(set(scores.tolist())) > len(scores) / 2

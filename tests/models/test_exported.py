@@ -21,7 +21,17 @@ from objemb.models.exported import ExportedModel, open_exported
 from objemb.models.row_schema import row_schema
 from objemb.search.retrieval import Retrieval
 from objemb.structures import Photo, RegionDescriptors, Regions
-from tests.runtimes.models import CLASSES, DIM, FINGERPRINT, SETTINGS, K, rows_of, vectors_of, write_model
+from tests.runtimes.models import (
+    CLASSES,
+    DIM,
+    FINGERPRINT,
+    SETTINGS,
+    K,
+    rows_of,
+    vector_of_part,
+    vectors_of,
+    write_model,
+)
 from tests.tiny import random_photo
 
 pytest.importorskip("onnxruntime")
@@ -166,6 +176,17 @@ class TestDescribing:
         with pytest.raises(ValueError, match="found max_regions=2"):
             list(model.stream([PHOTO], max_regions=2))
 
+    def test_one_row_whatever_the_detector_found(self, tmp_path: Path) -> None:
+        """Of a network that sums the regions itself and keeps the rows: there is one, although it is one per region."""
+        settings = {**R_MAC, "aggregator": {"name": "keep"}}
+        model = open_exported(write_model(tmp_path / "m", settings=settings, in_context=False))
+        boxes, vectors = rows_of(PHOTO)
+        assert model.per_region
+        assert model.has_detector
+        same(model.describe(PHOTO), boxes[:1], vectors[:1])
+        with pytest.raises(ValueError, match=r"expected no other regions .*, found max_regions=2"):
+            model.limited(2)
+
     def test_given_boxes(self, model: ExportedModel) -> None:
         given = Regions(QUERY, PHOTO.size, scores=[0.9, 0.8, 0.7])
         (found,) = model.stream([PHOTO], boxes=_Given(given), max_regions=2)  # type: ignore[arg-type]
@@ -228,6 +249,21 @@ class TestQueries:
             model.query(PHOTO, QUERY)
         cut = Photo("cut", PHOTO.pixels[:, 6:36, 5:30], (30, 25))
         same(model.query(PHOTO, QUERY[:1], crop="crop"), QUERY[:1], rows_of(cut)[1][:1])
+
+    @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+    def test_parts_that_keep_the_scale_of_their_photo(self, tmp_path: Path, runtime: str) -> None:
+        """Also of a photo that was decoded at a third of its size."""
+        pytest.importorskip(runtime)
+        folder = write_model(tmp_path / "m", per_region=False, parts=True, settings=R_MAC)
+        model = open_exported(folder, runtime=runtime)
+        for photo in (PHOTO, Photo("small", PHOTO.pixels, (120, 180))):
+            boxes = QUERY[:2] * (photo.size[0] / 40)
+            cuts = [Photo("cut", PHOTO.pixels[:, 6:36, 5:30], (30, 25)), PHOTO]
+            expected = np.concatenate([vector_of_part(photo, cut) for cut in cuts])
+            for crop in ("context", "scaled"):
+                same(model.query(photo, boxes, crop=crop), boxes, expected)
+            same(model.query(photo, boxes[:1], crop="crop"), boxes[:1], rows_of(cuts[0])[1][:1])
+        assert model.query(PHOTO, QUERY[:0]).vectors.shape == (0, DIM)  # type: ignore[union-attr]
 
     @pytest.mark.parametrize(
         ("boxes", "message"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from objemb.card import write_folder
-from objemb.runtimes.exported import BOXES, EXPORT, PHOTOS, Exported, Graph, TensorSpec
+from objemb.runtimes.exported import BOXES, EXPORT, PART, PHOTOS, Exported, Graph, TensorSpec
 from objemb.structures import Photo
 from objemb.types import Float32Array
 
@@ -41,12 +41,23 @@ def rows_of(photo: Photo) -> tuple[Float32Array, Float32Array]:
     return boxes, vectors_of(photo, boxes)
 
 
+def vector_of_part(photo: Photo, part: Photo) -> Float32Array:
+    """The vector ``(1, D)`` of a part: that of a box at the origin of a photo of the size and colour of the part, in
+    fractions of the whole photo."""
+    height, width = photo.pixels.shape[1:]
+    shares = np.array([0, 0, part.pixels.shape[2] / width, part.pixels.shape[1] / height], np.float32)
+    row = shares @ OF_BOX + part.pixels.astype(np.float32).mean(axis=(1, 2)) @ OF_COLOUR
+    unit: Float32Array = (row / np.linalg.norm(row))[None]
+    return unit
+
+
 def write_model(
     folder: Path,
     *,
     per_region: bool = True,
     detector: bool = True,
     crops: bool = False,
+    parts: bool = False,
     batch: int = 1,
     settings: dict[str, Any] | None = None,
     fingerprint: str = FINGERPRINT,
@@ -59,6 +70,7 @@ def write_model(
         per_region: As in the card.
         detector: Whether boxes are found.
         crops: Whether another network describes them: the graph of photos has no vectors.
+        parts: Whether there is a graph that describes parts at the scale of their photo.
         batch: Photos at once.
         settings: Of the model.
         fingerprint: Of the model.
@@ -71,7 +83,7 @@ def write_model(
         outputs["labels"] = TensorSpec("labels", "int64", (batch, K))
         outputs["scores"] = TensorSpec("scores", "float32", (batch, K))
         outputs["count"] = TensorSpec("count", "int64", (batch,))
-        if not crops and per_region:
+        if not crops and exported.get("in_context", per_region):
             outputs["vectors"] = TensorSpec("vectors", "float32", (batch, K, DIM))
     if not crops:
         outputs["whole"] = TensorSpec("whole", "float32", (batch, DIM))
@@ -85,6 +97,16 @@ def write_model(
             (TensorSpec("vectors", "float32", (None, DIM)),),
         ),
     }
+    if parts:
+        graphs[PART] = Graph(
+            ("part.onnx",),
+            (
+                TensorSpec("part", "uint8", (None, None, 3)),
+                TensorSpec("rows", "uint8", (None,)),
+                TensorSpec("columns", "uint8", (None,)),
+            ),
+            (TensorSpec("whole", "float32", (1, DIM)),),
+        )
     facts: dict[str, Any] = {
         **{"format": "onnx", "precision": "fp32", "graphs": graphs, "batch": batch, "size": None},
         **{"max_detections": K, "classes": CLASSES, "decode_side": None, "per_region": per_region},
@@ -101,6 +123,7 @@ def write_model(
     contents = {
         "photos.onnx": _graph(onnx, graphs[PHOTOS], batch),
         "boxes.onnx": _graph(onnx, graphs[BOXES], None),
+        **({"part.onnx": _graph_of_parts(onnx, graphs[PART])} if parts else {}),
     }
 
     def write(partial: Path) -> None:
@@ -114,7 +137,6 @@ def write_model(
 def _graph(onnx: Any, graph: Graph, batch: int | None) -> bytes:
     """The graph of photos, or that of boxes where there is no batch."""
     node, types = onnx.helper.make_node, onnx.TensorProto
-    dtypes = {"uint8": types.UINT8, "float32": types.FLOAT, "int64": types.INT64}
     photo, axes = ("photo", [0, 1]) if batch is None else ("photos", [1, 2])
     sides = np.array([1, 0, 1, 0]) if batch is None else np.array([2, 1, 2, 1])
     values: dict[str, Any] = {
@@ -160,6 +182,39 @@ def _graph(onnx: Any, graph: Graph, batch: int | None) -> bytes:
             nodes.append(node("MatMul", ["all", "of_box"], ["by_all"]))
             nodes.append(node("Add", ["by_all", "by_colour"], ["whole_row"]))
             unit("whole_row", "whole")
+    return _model(onnx, graph, nodes, values)
+
+
+def _graph_of_parts(onnx: Any, graph: Graph) -> bytes:
+    node = onnx.helper.make_node
+    values: dict[str, Any] = {
+        **{"axes": np.array([0, 1]), "of_box": OF_BOX, "of_colour": OF_COLOUR, "last": np.array([-1])},
+        **{"sides": np.array([1, 0]), "corner": np.zeros(2, np.float32), "one_row": np.array([1, DIM])},
+    }
+    nodes = [
+        node("Cast", ["part"], ["floats"], to=onnx.TensorProto.FLOAT),
+        node("ReduceMean", ["floats", "axes"], ["colour"], keepdims=0),
+        node("MatMul", ["colour", "of_colour"], ["by_colour"]),
+        node("Shape", ["part"], ["shape"]),
+        node("Gather", ["shape", "sides"], ["own_sides"]),
+        node("Shape", ["rows"], ["height"]),
+        node("Shape", ["columns"], ["width"]),
+        node("Concat", ["width", "height"], ["whole_sides"], axis=0),
+        *(node("Cast", [f"{of}_sides"], [f"{of}_lengths"], to=onnx.TensorProto.FLOAT) for of in ("own", "whole")),
+        node("Div", ["own_lengths", "whole_lengths"], ["end"]),
+        node("Concat", ["corner", "end"], ["shares"], axis=0),
+        node("MatMul", ["shares", "of_box"], ["by_box"]),
+        node("Add", ["by_box", "by_colour"], ["row"]),
+        node("ReduceL2", ["row", "last"], ["length"], keepdims=1),
+        node("Div", ["row", "length"], ["unit"]),
+        node("Reshape", ["unit", "one_row"], ["whole"]),
+    ]
+    return _model(onnx, graph, nodes, values)
+
+
+def _model(onnx: Any, graph: Graph, nodes: list[Any], values: dict[str, Any]) -> bytes:
+    types = onnx.TensorProto
+    dtypes = {"uint8": types.UINT8, "float32": types.FLOAT, "int64": types.INT64}
     inputs, outputs = (
         [onnx.helper.make_tensor_value_info(t.name, dtypes[t.dtype], t.shape) for t in specs]
         for specs in (graph.inputs, graph.outputs)
