@@ -56,6 +56,7 @@ class Searcher:
         self._filters = earlier._filters if earlier is not None else FilterEvaluator()
         self._filtered: OrderedDict[str, list[Block]] = OrderedDict()
         self._lock = Lock()  # a structure is loaded once
+        self._exact_engines: list[tuple[StructureRecord, bool]] = []
         loaded = earlier._structures if earlier is not None else []
         self._structures = [(r, s) for r, s in loaded if r in snapshot.manifest.structures]
 
@@ -204,7 +205,7 @@ class Searcher:
             if exact is None and not (large and snapshot.covered_share(record) >= MIN_SHARE):
                 continue
             try:
-                if exact and not engine_of(snapshot.folder, record).exact:
+                if exact and not self._has_exact_engine(record):
                     continue
                 return self._loaded(record), record.segments
             except ImportError as error:
@@ -218,7 +219,21 @@ class Searcher:
     def _is_exact(self, structure: AnyStructure) -> bool:
         """Whether a structure misses nothing."""
         records = [record for record, loaded in self._structures if loaded is structure]
-        return structure is self._exact or any(engine_of(self._snapshot.folder, r).exact for r in records)
+        return structure is self._exact or any(map(self._has_exact_engine, records))
+
+    def _has_exact_engine(self, record: StructureRecord) -> bool:
+        """Whether the engine of a structure misses nothing; remembered, because a look-up lists folders of plug-ins,
+        which takes as long as half a search.
+
+        Raises:
+            ImportError, DamagedIndexError: As :func:`engine_of`.
+        """
+        for known, exact in self._exact_engines:
+            if known == record:
+                return exact
+        exact = engine_of(self._snapshot.folder, record).exact
+        self._exact_engines.append((record, exact))
+        return exact
 
     def _loaded(self, record: StructureRecord) -> AnyStructure:
         with self._lock:

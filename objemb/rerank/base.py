@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from objemb.checks import ObjembError
+from objemb.index.nearby import searching_nearby
 from objemb.registry import Plugin
 from objemb.rerank._database import Database
 from objemb.structures import LazyHits, Match, Photo, RegionDescriptors, SearchResult, VisualWords
@@ -224,12 +225,13 @@ def search_and_rerank(
         open_query: Decodes the photo of a query by its index, for re-rankers that open photos.
     """
     wanted = (database.image_count if r.depth is None else r.depth for r in rerankers)
-    first = tuple(database.search(queries, max(depth, *wanted, 1)))
-    search = Search(tuple(queries), first, database, describer, open_query)
-    for reranker in rerankers:
-        before = search.results
-        search = reranker.rerank(search)
-        search = replace(search, results=_on_scale(reranker, before, search.results))
+    with searching_nearby():
+        first = tuple(database.search(queries, max(depth, *wanted, 1)))
+        search = Search(tuple(queries), first, database, describer, open_query)
+        for reranker in rerankers:
+            before = search.results
+            search = reranker.rerank(search)
+            search = replace(search, results=_on_scale(reranker, before, search.results))
     return search
 
 

@@ -244,3 +244,14 @@ def test_an_engine_for_other_rows(index: Index, monkeypatch: pytest.MonkeyPatch)
         index.build_structure()
     with pytest.raises(DamagedIndexError, match="the engine 'ivf_sq8' cannot search the rows of this index"):
         Index.open(index.path).search(described("q"), exact=False)
+
+
+def test_the_engine_of_a_structure_is_looked_up_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.search(described("q"), exact=False)
+
+    def looked_up(*args: object) -> None:
+        raise AssertionError("expected no further look-up of an engine")
+
+    monkeypatch.setattr(searcher, "engine_of", looked_up)
+    assert index.search(described("q"), exact=False).approximate
+    assert not index.search(described("q"), exact=True).approximate

@@ -18,6 +18,7 @@ import numpy as np
 
 from objemb.checks import DamagedIndexError
 from objemb.index.engines.base import ByteOutput, Engine, OnProgress, Structure, ignored
+from objemb.index.nearby import Scan, kept_scan, new_scan
 from objemb.index.storage.blocks import RowTable, VectorBlock, checked_queries, pair_scores
 from objemb.ops.int8_codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
 from objemb.ops.products import Kernel, best_kernel, compiled_kernel, float_products
@@ -48,6 +49,8 @@ CLEARLY_FASTER = 0.95
 MIN_CODES, MAX_CODES = 1 << 20, 1 << 30
 #: Rows from which the first lower bound is taken, at least and per wanted image.
 BOUND_ROWS, BOUND_ROWS_PER_IMAGE = 1 << 14, 32
+#: Pairs of some rows with query rows that are all scored exactly, because that takes no longer than ruling out some.
+MAX_DIRECT = 1 << 11
 #: Minimum number of pending pairs before pruning; otherwise twice the survivors of the last pruning.
 CAPACITY = 1 << 12
 #: Number of pending pairs from which pruning scores them exactly and keeps the k best images only.
@@ -97,16 +100,22 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
         numbers = sum(b.vectors.size for b in blocks)
         self._query_rows += len(queries)
         self._compared += len(queries) * numbers
-        if not (self._query_rows >= ENCODE_AFTER and MIN_CODES <= numbers <= MAX_CODES and len(queries)):
+        if numbers < MIN_CODES or not len(queries):
             return search_exact(blocks, queries, groups, k, count=count)
         checked_queries(RowTable(blocks), queries, groups, k, count)
+        earlier = kept_scan(blocks)
+        rows = None if earlier is None else earlier.rows_for(queries, groups, k)
+        if earlier is not None and rows is not None:
+            return search_exact(earlier.blocks, queries, groups, k, count=count, among=rows)
+        if self._query_rows < ENCODE_AFTER or numbers > MAX_CODES:
+            return _all_rows(blocks, queries, groups, k, count)
         alive = sum(len(b) if b.alive is None else int(np.count_nonzero(b.alive)) for b in blocks)
         trial = self._trial(len(queries), k, alive, blocks)
         kernel = trial.next_kernel()
         if kernel is not None:
             blocks = [replace(b, codes=self._codes_of(b.vectors, kernel)) for b in blocks]
         start = time.perf_counter()
-        hits = search_exact(blocks, queries, groups, k, count=count)
+        hits = _all_rows(blocks, queries, groups, k, count)
         trial.add(kernel, (time.perf_counter() - start) / (len(queries) * max(1, alive)))
         return hits
 
@@ -140,6 +149,14 @@ class ExactSearch(Structure[Float32Array, VectorBlock]):
             codes = self._codes[key] = _encoded(vectors, kernel)
             weakref.finalize(vectors, self._codes.pop, key, None)
         return replace(codes, kernel=kernel)
+
+
+def _all_rows(
+    blocks: Sequence[VectorBlock], queries: Float32Array, groups: Int64Array, k: int, count: int | None
+) -> GroupedHits:
+    """As :func:`search_exact`; the scores are kept where a close search may follow."""
+    scan = new_scan(blocks, queries, k) if len(queries) <= QUERY_ROWS_PER_PASS else None
+    return search_exact(blocks, queries, groups, k, count=count, scan=scan)
 
 
 class _Trial:
@@ -183,6 +200,8 @@ def search_exact(
     k: int,
     *,
     count: int | None = None,
+    among: Sequence[Int64Array] | None = None,
+    scan: Scan | None = None,
 ) -> GroupedHits:
     """The ``k`` best images of each query.
 
@@ -195,6 +214,8 @@ def search_exact(
         groups: int64 ``(R,)``, non-decreasing: the query that each row belongs to, numbered from 0.
         k: Images per query.
         count: Number of queries Q; by default one more than the last of ``groups``. Queries without rows have no hits.
+        among: Ascending int64 rows of each block, all alive, the only ones that are searched; None for all.
+        scan: Takes the scores; for no more query rows than share a pass.
 
     Returns:
         Hits with ``(Q, k)`` fields, padded where a query has fewer images: ``28 Q k`` bytes.
@@ -208,26 +229,48 @@ def search_exact(
     passes = []
     for start in range(0, len(queries), QUERY_ROWS_PER_PASS):
         here = slice(start, start + QUERY_ROWS_PER_PASS)
-        pairs = _one_pass(table, queries[here], groups[here], k)
+        if among is not None and len(queries[here]) * sum(map(len, among)) <= MAX_DIRECT:
+            pairs = _every_pair(table, queries[here], groups[here], among)
+        else:
+            pairs = _one_pass(table, queries[here], groups[here], k, among, scan)
         passes.append(replace(pairs, query_rows=pairs.query_rows + start))
     return top_images(Pairs.cat(passes), count, k)
 
 
-def _one_pass(table: RowTable, queries: Float32Array, groups: Int64Array, k: int) -> Pairs:
+def _every_pair(table: RowTable, queries: Float32Array, groups: Int64Array, among: Sequence[Int64Array]) -> Pairs:
+    """All pairs of a few rows of each block, all alive, with all query rows."""
+    numbers = np.concatenate([rows + first for rows, first in zip(among, table.starts, strict=False)])
+    rows, columns = np.repeat(numbers, len(queries)), np.tile(np.arange(len(queries)), len(numbers))
+    scores = pair_scores(table, rows, queries, columns)
+    return Pairs(rows, columns, groups[columns], table.images(rows), scores)
+
+
+def _one_pass(
+    table: RowTable,
+    queries: Float32Array,
+    groups: Int64Array,
+    k: int,
+    among: Sequence[Int64Array] | None,
+    scan: Scan | None,
+) -> Pairs:
     """The best pairs of at most ``QUERY_ROWS_PER_PASS`` query rows."""
     best, scorer = _TopK(table, queries, groups, k), _Scorer(queries)
     size = max(1, min(SCORES_PER_CHUNK // len(queries), NUMBERS_PER_CHUNK // max(1, queries.shape[1])))
-    for block, start in zip(table.blocks, table.starts, strict=False):
-        for rows in _chunks(block, size):
+    for number, (block, start) in enumerate(zip(table.blocks, table.starts, strict=False)):
+        for rows in _chunks(block, size, None if among is None else among[number]):
             scores, slack = scorer.scores(block, rows)
             best.add(scores, slack, rows, int(start), block.images[rows])
-    return best.result()
+            if scan is not None:
+                scan.add(number, rows, scores, slack)
+    found = best.result()
+    if scan is not None:
+        scan.best = found
+    return found
 
 
-def _chunks(block: VectorBlock, size: int) -> Iterator[slice | Int64Array]:
-    """The rows of a block in chunks: slices, or if few rows are alive, arrays of these."""
-    few = None
-    if block.alive is not None and np.count_nonzero(block.alive) < SPARSE * len(block):
+def _chunks(block: VectorBlock, size: int, few: Int64Array | None) -> Iterator[slice | Int64Array]:
+    """The rows of a block, or the few that are given, in chunks: slices, or arrays if few rows are alive."""
+    if few is None and block.alive is not None and np.count_nonzero(block.alive) < SPARSE * len(block):
         few = np.flatnonzero(block.alive)
     end = len(block) if few is None else len(few)
     for start in range(0, end, size):
