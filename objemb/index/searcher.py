@@ -85,9 +85,7 @@ class Searcher:
                 schema.check_score(float(hits.scores.max()), rows)
         except DamagedIndexError as error:
             raise DamagedIndexError(f"{self._snapshot.folder}: {error} ('objemb verify' tells which file)") from error
-        results = _results(self._snapshot, blocks, asked, hits, runners_up, named)
-        if not self._is_exact(structure):
-            results = [replace(result, approximate=True) for result in results]
+        results = _results(self._snapshot, blocks, asked, hits, runners_up, named, not self._is_exact(structure))
         answers = iter(results)
         return [next(answers) if len(q) else _nothing(q, schema) for q in queries]
 
@@ -143,7 +141,7 @@ class Searcher:
         start, stop = segment.starts[position : position + 2].tolist()
         boxes = _boxes(segment.boxes[start:stop].tolist())
         label = segment.label(start + boxes.index(hit.box)) if hit.box in boxes else None
-        return replace(hit, label=label, metadata=segment.metadata(position))
+        return hit.named(label, segment.metadata(position))
 
     def sample(self, count: int) -> Float32Array:
         """Vectors of live images, evenly spread over all of them: float32 ``(N, D)``, N at most ``count``."""
@@ -257,6 +255,7 @@ def _results(
     hits: GroupedHits,
     runners_up: int,
     named: bool,
+    approximate: bool,
 ) -> list[SearchResult]:
     """Hits with ids, boxes, labels, metadata and the next best pairs of boxes.
 
@@ -267,6 +266,7 @@ def _results(
         hits: ``(Q, k)``; ``query_rows`` counts through the regions of all queries.
         runners_up: How many further pairs to give per image.
         named: Whether hits get labels and metadata.
+        approximate: Whether the search may have missed images.
     """
     first_query_row = 0
     answers = []
@@ -284,7 +284,8 @@ def _results(
         else:
             make = partial(_lone_match, found, boxes)
             matches = LazyHits(found.ids, make)
-        answers.append(SearchResult(query.image, tuple(boxes), matches, snapshot.manifest.schema.scale))
+        scale = snapshot.manifest.schema.scale
+        answers.append(SearchResult(query.image, tuple(boxes), matches, scale, approximate=approximate))
         first_query_row += len(query)
     return answers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
@@ -72,6 +73,13 @@ class Match:
             checks.between("Match.p_false", self.p_false, 0, math.inf)
         if any(r.score > score for r in self.runners_up):
             raise ValueError(f"Match.runners_up: expected scores of at most {score}, found a larger one")
+
+    def named(self, label: str | None, metadata: Mapping[str, Scalar]) -> Match:
+        """The same match with another label and metadata; what has been checked is not checked again."""
+        match = copy(self)
+        object.__setattr__(match, "label", label)
+        object.__setattr__(match, "metadata", frozen_metadata("Match.metadata", metadata))
+        return match
 
     def to_json(self) -> dict[str, object]:
         """``{"image", "score", "p_false", "box", "view", "query_box", "label", "metadata", "runners_up"}``."""
