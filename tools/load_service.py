@@ -3,12 +3,16 @@
     objemb serve INDEX --port 8000 --writable &
     python tools/load_service.py http://127.0.0.1:8000 PHOTO... --box 40,60,180,220 --clients 1 8 64
     python tools/load_service.py http://127.0.0.1:8000 PHOTO... --mixed --clients 32 --seconds 600 --pid PID
+    python tools/load_service.py http://127.0.0.1:8000 PHOTO... --beside INDEX --threads 1 --pid PID
 
 There are as many connections as clients; each client sends its next request when the last one is answered. ``503`` with
 ``Retry-After`` is counted, and its client waits for one to two times as long as it says; anything else but 2xx is a
 failure, and so is a connection that breaks. With ``--mixed``, one request in five adds an image. ``--pid`` names the
 process of the service: its memory and descriptors, and those of its decoders, are read from ``/proc`` at the start of
 each fifth of the time.
+
+``--beside`` measures what HTTP adds instead: each search is made by one client and by Python in this process, in turn.
+Times of a busy machine are mostly those of waiting for a core; with ``--pid``, processor time is reported as well.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ import asyncio
 import json
 import os
 import random
+import statistics
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -41,10 +47,19 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
 
-async def client(session: httpx.AsyncClient, args: argparse.Namespace, end: float, tally: Tally, number: int) -> None:
-    choose = random.Random(number)
-    contents = [path.read_bytes() for path in args.photos]
-    query = json.dumps({"boxes": [args.box] if args.box else "whole", "k": args.k})
+def query_of(args: argparse.Namespace) -> str:
+    return json.dumps({"boxes": [args.box] if args.box else "whole", "k": args.k})
+
+
+async def client(
+    session: httpx.AsyncClient,
+    args: argparse.Namespace,
+    contents: list[bytes],
+    end: float,
+    tally: Tally,
+    number: int,
+) -> None:
+    choose, query = random.Random(number), query_of(args)
     while True:
         files = {"photo": ("photo.jpg", choose.choice(contents))}
         if args.mixed and choose.randrange(CHANGE_IN) == 0:
@@ -102,14 +117,73 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def headers_of(args: argparse.Namespace) -> dict[str, str]:
+    return {"Authorization": f"Bearer {args.token}"} if args.token else {}
+
+
+def overhead(args: argparse.Namespace) -> int:
+    """Print the times of searches by HTTP beside those of the same ones by Python; how many answers differ."""
+    from objemb.search.opening import open_retrieval
+    from objemb.text import json_text
+
+    retrieval, query = open_retrieval(args.beside, args.model, threads=args.threads), query_of(args)
+    boxes = [args.box] if args.box else "whole"
+    contents = [path.read_bytes() for path in args.photos]
+    pids = [args.pid, *children(args.pid)] if args.pid else []
+    times: dict[str, list[float]] = {"Python": [], "HTTP": []}
+    processor = dict.fromkeys(times, 0.0)
+    different, end = 0, time.monotonic() + args.seconds
+    with httpx.Client(base_url=args.url, timeout=60, headers=headers_of(args)) as session:
+
+        def by_http(content: bytes) -> bytes:
+            answer = session.post("/v1/search", files={"photo": ("photo.jpg", content)}, data={"query": query})
+            return answer.raise_for_status().content
+
+        def by_python(content: bytes) -> bytes:
+            found: Any = retrieval.search(content, boxes, k=args.k).to_json()
+            found["query"]["image"] = "photo.jpg"
+            return (json_text(found) + "\n").encode()
+
+        ways: dict[str, Callable[[bytes], bytes]] = {"Python": by_python, "HTTP": by_http}
+        while time.monotonic() < end or len(times["HTTP"]) <= len(contents):
+            for content in contents:
+                answers = set()
+                for name, way in ways.items():
+                    before, begun = seconds_of(pids), time.monotonic()
+                    spent = time.process_time()
+                    answers.add(way(content))
+                    times[name].append(time.monotonic() - begun)
+                    processor[name] += time.process_time() - spent if name == "Python" else seconds_of(pids) - before
+                different += len(answers) > 1
+    for name, values in times.items():
+        ordered = [1000 * quantile(values[len(contents) :], share) for share in (0.1, 0.5, 0.9)]
+        print(f"{name}: p10 {ordered[0]:.1f} ms, p50 {ordered[1]:.1f} ms, p90 {ordered[2]:.1f} ms", end="")
+        print(f", processor {1000 * processor[name] / len(values):.1f} ms" if pids else "")
+    more = [1000 * (http - python) for python, http in zip(*times.values(), strict=True)][len(contents) :]
+    print(
+        f"HTTP adds {statistics.median(more):.1f} ms (median of {len(more)} pairs), {different} answers differ",
+        flush=True,
+    )
+    return different
+
+
+def seconds_of(pids: list[int]) -> float:
+    """Processor time of processes, in seconds."""
+    ticks = 0
+    for pid in pids:
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(facts[11]) + int(facts[12])  # of the user and of the system
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 async def run(args: argparse.Namespace, clients: int) -> int:
     tally, begun = Tally(), time.monotonic()
     end = begun + args.seconds
     watcher = asyncio.create_task(watch(args.pid, args.seconds)) if args.pid else None
-    headers = {"Authorization": f"Bearer {args.token}"} if args.token else {}
+    headers, contents = headers_of(args), [path.read_bytes() for path in args.photos]
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=args.url, timeout=60, headers=headers, limits=limits) as session:
-        await asyncio.gather(*(client(session, args, end, tally, number) for number in range(clients)))
+        await asyncio.gather(*(client(session, args, contents, end, tally, number) for number in range(clients)))
     took = time.monotonic() - begun
     if watcher is not None:
         watcher.cancel()
@@ -139,7 +213,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mixed", action="store_true", help="one request in five adds an image")
     parser.add_argument("--token", default=os.environ.get("OBJEMB_TOKEN"))
     parser.add_argument("--pid", type=int, help="process of the service, to watch")
+    parser.add_argument("--beside", metavar="INDEX", help="compare with Python: the index that is served")
+    parser.add_argument("--model", type=Path, help="with --beside: the model that is served")
+    parser.add_argument("--threads", type=int, help="with --beside: those of the service")
     args = parser.parse_args(argv)
+    if args.beside:
+        return 1 if overhead(args) else 0
     return 1 if sum(asyncio.run(run(args, clients)) for clients in args.clients) else 0
 
 

@@ -51,9 +51,11 @@ def serve(
             help="A re-ranker that requests may ask for; repeatable.  [none but that of the model]",
         ),
     ] = None,
-    decoders: Annotated[int, typer.Option(min=1, help="Processes that decode photos.")] = 2,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that wait; further ones are told to come again.")] = 256,
-    batch: Annotated[int, typer.Option(min=1, help="Queries that are computed together at most.")] = 16,
+    decoders: Annotated[
+        int, typer.Option(min=1, help="Processes that decode photos, and photos that are described at a time.")
+    ] = 2,
+    queue: Annotated[int, typer.Option(min=1, help="Requests at a time; further ones are told to come again.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Queries that share a pass over the index at most.")] = 16,
     max_pixels: Annotated[int, typer.Option(min=1, help="Do not open larger photos.")] = MAX_PIXELS,
     max_body: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of a request in MiB at most.")] = 32,
     device: Device = "auto",

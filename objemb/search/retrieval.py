@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 from objemb import checks, registry
 from objemb.checks import ObjembError
@@ -31,6 +32,8 @@ from objemb.search.words import search_words
 from objemb.structures import Described, Photo, SearchResult, VisualWords
 from objemb.structures.described import expect_vectors
 from objemb.visualize.notebook import result_html
+
+T = TypeVar("T")
 
 #: Databases that are kept between re-ranked queries, one per filter; what some re-rankers make of all rows is kept with
 #: them, and may be larger than the index.
@@ -196,18 +199,16 @@ class Retrieval:
         crop: str = "context",
         rerank: Sequence[str | Reranker] | None = None,
         exact: bool | None = None,
-        together: bool = True,
         on_skip: Callable[[SkippedImage], None] | None = log_skipped,
     ) -> list[SearchResult]:
         """Search for each of several photos: the answers of :meth:`search`, in less time, since photos of equal shape
-        share a forward pass, and all queries a pass over the vectors of the index.
+        share a forward pass, whose vectors are those of single ones up to rounding (1e-6), and all queries a pass over
+        the vectors of the index.
 
         Args:
             queries: Images, or :class:`~objemb.images.inputs.View` objects with boxes, each a query of its own.
             exclude: Ids to leave out, one entry per query.
             k, where, min_score, at_most_false, crop, rerank, exact: As for :meth:`search`, for all queries.
-            together: Whether photos share forward passes, whose vectors are those of single ones up to rounding (1e-6).
-                Without, results are those of :meth:`search` to the last bit, whatever the other queries are.
             on_skip: Called with each query that cannot be described, such as a photo that is missing or broken, or one
                 with boxes outside it; by default a warning is logged. None to raise the error of the first one. The id
                 of a query that has no path is its number.
@@ -226,43 +227,83 @@ class Retrieval:
         if where is not None:
             parse(where)
         views = [as_view("queries", query) for query in queries]
-        left_out = [()] * len(views) if exclude is None else list(exclude)
-        if isinstance(exclude, str) or len(left_out) != len(views):
-            raise ValueError(
-                f"exclude: expected a list with an entry for each of {len(views)} queries, found "
-                f"{checks.short(exclude)}"
-            )
-        calibration = self._calibration(at_most_false, rerankers)
+        left_out = _for_each("exclude", exclude, len(views), ())
+        self._calibration(at_most_false, rerankers)  # what is missing is said before photos are described
         self.model.check_queries([view.boxes for view in views], crop)
         views = [replace(view, image=as_encoded(view.image)) for view in views]
-        described, skipped = self._described(views, crop, QUERIES_AT_ONCE if together else 1, on_skip)
-        answers = self._answers(
+        described, skipped = self._described(views, crop, on_skip)
+        answers = self.search_described(
             list(described.values()),
-            [views[number].image for number in described],
-            k,
-            rerankers=rerankers,
+            images=[views[number].image for number in described],
+            k=k,
             where=where,
             exclude=[left_out[number] for number in described],
             min_score=min_score,
+            at_most_false=at_most_false,
+            rerank=rerankers,
             exact=exact,
         )
-        results = {
-            number: _with_expected_false(result, calibration, at_most_false, len(query), len(self.index))
-            for (number, query), result in zip(described.items(), answers, strict=True)
-        }
+        results = dict(zip(described, answers, strict=True))
         for number, reason in skipped.items():
             image = views[number].image
             name = str(image) if isinstance(image, (str, Path)) else "image"
             results[number] = SearchResult(name, (), (), self.index.schema.scale, skipped=reason)
         return [self._with_photos(results[number], [view.image]) for number, view in enumerate(views)]
 
+    def search_described(
+        self,
+        queries: Sequence[Described],
+        *,
+        images: Sequence[ImageLike | None] | None = None,
+        k: int = 10,
+        where: str | None = None,
+        exclude: Sequence[str | Collection[str]] | None = None,
+        min_score: float | None = None,
+        at_most_false: float | None = None,
+        rerank: Sequence[str | Reranker] | None = None,
+        exact: bool | None = None,
+    ) -> list[SearchResult]:
+        """The second half of :meth:`search_many`: queries that were described before share a pass over the index.
+
+        For programs that describe and search on different threads. Each answer is that of :meth:`search` to the last
+        bit if its query was described alone, whatever the other queries are.
+
+        Args:
+            queries: What :meth:`EmbeddingModel.query` of the model returns, each a query of its own.
+            images: The photo of each query, for re-rankers that open it; None where there is none.
+            exclude: Ids to leave out, one entry per query.
+            k, where, min_score, at_most_false, rerank, exact: As for :meth:`search`, for all queries.
+
+        Returns:
+            One result per query, in order.
+
+        Raises:
+            WhereError, ValueError, TypeError: As for :meth:`search`.
+        """
+        rerankers = self.model.rerankers if rerank is None else _rerankers(rerank)
+        calibration = self._calibration(at_most_false, rerankers)
+        answers = self._answers(
+            queries,
+            _for_each("images", images, len(queries), None),
+            k,
+            rerankers=rerankers,
+            where=where,
+            exclude=_for_each("exclude", exclude, len(queries), ()),
+            min_score=min_score,
+            exact=exact,
+        )
+        return [
+            _with_expected_false(result, calibration, at_most_false, len(query), len(self.index))
+            for query, result in zip(queries, answers, strict=True)
+        ]
+
     def _described(
-        self, views: Sequence[View], crop: str, at_once: int, on_skip: Callable[[SkippedImage], None] | None
+        self, views: Sequence[View], crop: str, on_skip: Callable[[SkippedImage], None] | None
     ) -> tuple[dict[int, Described], dict[int, str]]:
         """The described queries by their numbers, in order, and the reasons why others were skipped."""
         described: dict[int, Described] = {}
         skipped: dict[int, str] = {}
-        parts = [views[first : first + at_once] for first in range(0, len(views), at_once)]
+        parts = [views[first : first + QUERIES_AT_ONCE] for first in range(0, len(views), QUERIES_AT_ONCE)]
         while parts:
             part, number = parts.pop(0), len(described) + len(skipped)
             images, boxes = [view.image for view in part], [view.boxes for view in part]
@@ -457,6 +498,16 @@ def _photo_if_there(index: ImageCollection, image: str) -> Path | None:
         return indexed_photo(index.stamp(image))
     except KeyError:
         return None
+
+
+def _for_each(name: str, given: Sequence[T] | None, count: int, default: T) -> list[T]:
+    """An argument with an entry for each query; ``default`` for each where it is None."""
+    entries = [default] * count if given is None else list(given)
+    if isinstance(given, str) or len(entries) != count:
+        raise ValueError(
+            f"{name}: expected a list with an entry for each of {count} queries, found {checks.short(given)}"
+        )
+    return entries
 
 
 def _rerankers(steps: Sequence[str | Reranker]) -> tuple[Reranker, ...]:

@@ -37,7 +37,8 @@ def run(
     Args:
         app: The application.
         sockets: Listening sockets.
-        limits: ``header_seconds``, ``connections`` and ``request_seconds`` of these.
+        limits: ``idle_seconds``, ``header_seconds``, ``body_seconds``, ``request_seconds`` and ``connections`` of
+            these.
         on_start: Called once requests are answered.
         on_server: Called with a function that stops the server, for threads that get no signals.
     """
@@ -96,33 +97,38 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
         """Closes connections whose next request takes too long to come, and those beyond the most that are open."""
 
         _timer: asyncio.TimerHandle | None = None
+        _in_head = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
                 transport.abort()
             else:
-                self._watch()
+                self._expect_within(limits.idle_seconds)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._watch()
+            if self._answers():  # the guard limits all that follows
+                self._stop()
+            elif not self._in_head:
+                self._in_head = True
+                self._expect_within(limits.header_seconds)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             super().connection_lost(exc)
 
-        def _watch(self) -> None:
-            """Limit the time in which the head of a request may come; the guard limits all that follows."""
-            if self._answers():
-                self._stop()
-            elif self._timer is None:
-                self._timer = self.loop.call_later(limits.header_seconds, self._expire)
+        def _expect_within(self, seconds: float) -> None:
+            """Limit the time in which the rest of the head of a request may come."""
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_later(seconds, self._expire)
 
         def _answers(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
 
         def _stop(self) -> None:
+            self._in_head = False
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None

@@ -1,23 +1,58 @@
-"""One thread that computes: requests of the same time share its passes, and a bounded queue holds the others."""
+"""Queries of the same time share passes over the index, and a bounded number of requests is at work."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Condition, Thread
+from time import monotonic
 from typing import Generic, TypeVar
 
 from objemb.serve.limits import Limits
-from objemb.serve.problems import busy
+from objemb.serve.problems import Problem, busy
 
 J = TypeVar("J")
 T = TypeVar("T")
 
-#: Jobs over which the mean time of one is taken, which tells clients of a full queue when to come again.
-RECENT_JOBS = 50
+#: Requests over which the mean time of one is taken, which tells clients of a full service when to come again.
+RECENT_REQUESTS = 50
+
+
+class Room:
+    """Counts the requests that are at work or wait for it, from one event loop.
+
+    Args:
+        limits: ``queue`` of these.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken = 0
+        self._mean_seconds = 0.0
+
+    def __len__(self) -> int:
+        """Number of requests that are at work or wait."""
+        return self._taken
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """A block in which a request takes its place.
+
+        Raises:
+            Problem: There is no room. The request may come again when half of those before it will be done: those in a
+                full service take turns, so that this is half the time that each of them takes.
+        """
+        if self._taken >= self._limits.queue:
+            raise busy("requests", self._limits.queue, seconds=self._mean_seconds / 2)
+        self._taken += 1
+        begun = monotonic()
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._mean_seconds += (monotonic() - begun - self._mean_seconds) / RECENT_REQUESTS
 
 
 class Batcher(Generic[J, T]):
@@ -28,7 +63,7 @@ class Batcher(Generic[J, T]):
 
     Args:
         run: Computes a batch: one result or exception per job, in order.
-        limits: ``queue``, ``batch`` and ``window`` of these.
+        limits: ``batch`` and ``window`` of these.
         on_batch: Called with the number of jobs of each batch.
     """
 
@@ -43,25 +78,15 @@ class Batcher(Generic[J, T]):
         self._on_batch = on_batch
         self._waiting: deque[tuple[J, Future[T]]] = deque()
         self._announced = 0
-        self._job_seconds = 0.0
         self._closed = False
         self._change = Condition()
-        self._thread = Thread(target=self._work, name="objemb-compute", daemon=True)
+        self._thread = Thread(target=self._work, name="objemb-search", daemon=True)
         self._thread.start()
-
-    def __len__(self) -> int:
-        """Number of jobs that wait."""
-        return len(self._waiting)
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """A block in which a job is being prepared, which an idle thread waits for, for the window at most.
-
-        Raises:
-            Problem: The queue is full, with the jobs that are being prepared.
-        """
+        """A block in which a job is being prepared, which an idle thread waits for, for the window at most."""
         with self._change:
-            self._expect_room(self._announced)
             self._announced += 1
         try:
             yield
@@ -74,19 +99,15 @@ class Batcher(Generic[J, T]):
         """Queue a job.
 
         Raises:
-            Problem: The queue is full.
+            Problem: No more are taken.
         """
         future: Future[T] = Future()
         with self._change:
-            self._expect_room()
+            if self._closed:
+                raise Problem(503, "service: expected one that answers, found one that is stopping", retry=1)
             self._waiting.append((job, future))
             self._change.notify_all()
         return future
-
-    def _expect_room(self, prepared: int = 0) -> None:
-        """Refuse a job while the queue is full, until about half of it will be done."""
-        if len(self._waiting) + prepared >= self._limits.queue or self._closed:
-            raise busy("requests", self._limits.queue, seconds=self._job_seconds * self._limits.queue / 2)
 
     def close(self) -> None:
         """Compute what was queued, and end the thread."""
@@ -111,19 +132,17 @@ class Batcher(Generic[J, T]):
                 self._compute(batch)
 
     def _gather(self) -> None:
-        end = time.monotonic() + self._limits.window
+        end = monotonic() + self._limits.window
         while self._announced > 0 and len(self._waiting) < self._limits.batch and not self._closed:
-            left = end - time.monotonic()
+            left = end - monotonic()
             if left <= 0 or not self._change.wait(left):
                 return
 
     def _compute(self, batch: Sequence[tuple[J, Future[T]]]) -> None:
-        begun = time.monotonic()
         try:
             results = self._run([job for job, _ in batch])
         except Exception as error:
             results = [error] * len(batch)
-        self._job_seconds += (time.monotonic() - begun - self._job_seconds * len(batch)) / RECENT_JOBS
         for (_, future), result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 future.set_exception(result)

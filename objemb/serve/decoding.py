@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock, Timer
+from threading import Event, Lock, Thread
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -33,6 +34,9 @@ PACKAGES = str(Path(objemb.__file__).parents[1])
 ATTEMPTS = 2
 #: Seconds in which a process has to start.
 START_SECONDS = 60.0
+#: Seconds between looks for processes that take too long. One thread looks: a timer for each photo would be a thread to
+#: start, and on a busy machine to wait for.
+WATCH_SECONDS = 0.1
 #: Bytes that a pipe to a decoder holds, where the system can be told.
 PIPE_BYTES = 2**20
 #: How a process ends that has used up its processor time; None where the system does not measure it.
@@ -56,7 +60,7 @@ class Decoders:
         limits: ``pixels``, ``decode_seconds`` and ``request_seconds`` of these.
 
     Attributes:
-        threads: Threads that may wait for the processes, as many as there are.
+        threads: Threads that have photos decoded and use them, as many as there are processes.
     """
 
     def __init__(self, count: int, limits: Limits) -> None:
@@ -64,8 +68,12 @@ class Decoders:
         self.threads = ThreadPoolExecutor(count, thread_name_prefix="objemb-decode")
         self._idle: SimpleQueue[_Process | None] = SimpleQueue()
         self._count = count
+        self._processes: set[_Process] = set()
         for _ in range(count):
-            self._idle.put(_Process(limits.pixels))
+            self._idle.put(self._start())
+        self._closed = Event()
+        self._watch = Thread(target=self._end_late, name="objemb-watch-decoders", daemon=True)
+        self._watch.start()
 
     def pixels(self, content: bytes, name: str, side: int | None, part: float | None) -> Photo:
         """Decode a photo as :func:`objemb.images.decode.read_photo` does.
@@ -90,6 +98,18 @@ class Decoders:
             process = self._idle.get()
             if process is not None:
                 process.end()
+        self._closed.set()
+        self._watch.join()
+
+    def _start(self) -> _Process:
+        process = _Process(self._limits.pixels)
+        self._processes.add(process)
+        return process
+
+    def _end_late(self) -> None:
+        while not self._closed.wait(WATCH_SECONDS):
+            for process in tuple(self._processes):
+                process.end_if_late()
 
     def _ask(
         self, content: bytes, name: str, side: int | None, part: float | None, *, thumbnail: bool
@@ -98,7 +118,7 @@ class Decoders:
         request: dict[str, object] = {"side": side, "part": part, "thumbnail": thumbnail}
         request |= {"max_pixels": limits.pixels, "seconds": limits.decode_seconds}
         for attempt in range(ATTEMPTS):
-            process = self._idle.get() or _Process(limits.pixels)
+            process = self._idle.get() or self._start()
             kept: _Process | None = None
             try:
                 about, answer = process.ask(request, content, limits.request_seconds)
@@ -114,6 +134,7 @@ class Decoders:
                     raise not_in_time("decoder", "a process that starts and is not ended") from None
             finally:
                 if kept is None:
+                    self._processes.discard(process)
                     process.end()
                 self._idle.put(kept)
         if "refused" in about:
@@ -162,6 +183,9 @@ class _Process:
         self._requests: BinaryIO = self._process.stdin  # type: ignore[assignment]  # IO[bytes] is a BinaryIO
         self._answers: BinaryIO = self._process.stdout  # type: ignore[assignment]  # likewise
         self._is_ready = False
+        self._lock = Lock()
+        self._until: float | None = None
+        self._is_late = False
         self._widen()
 
     def ask(self, request: dict[str, object], content: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
@@ -186,26 +210,27 @@ class _Process:
         """Whether a process that has ended did so by itself, over a photo: the system may have killed it."""
         return self._is_ready and self._process.returncode != KILLED
 
+    def end_if_late(self) -> None:
+        """End a process that has not answered in time."""
+        with self._lock:
+            if self._until is not None and time.monotonic() > self._until:
+                self._until, self._is_late = None, True
+                self._process.kill()
+
     def _in_time(self, seconds: float, work: Callable[[], T]) -> T:
-        late: list[bool] = []
-
-        def stop() -> None:
-            late.append(True)
-            self._process.kill()
-
-        timer = Timer(seconds, stop)
-        timer.daemon = True
-        timer.start()
+        with self._lock:
+            self._until = time.monotonic() + seconds
         try:
             return work()
         except (EOFError, OSError):
-            if late:
+            if self._is_late:
                 raise not_in_time("decoder", f"an answer within {seconds:g} s") from None
             if self._process.wait() == OUT_OF_TIME:
                 raise OutOfTimeError from None
             raise
         finally:
-            timer.cancel()
+            with self._lock:
+                self._until = None
 
     def end(self) -> None:
         """End the process at once."""

@@ -176,21 +176,23 @@ class Guard:
         return bytes_
 
     async def _body(self, receive: Receive) -> bytes:
-        content = bytearray()
+        content, limits = bytearray(), self._limits
+        begun = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
+            async with asyncio.timeout(limits.body_seconds) as timeout:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Problem(400, "body: expected all of it, found that the connection was closed")
                     content += message.get("body", b"")
-                    if len(content) > self._limits.body_bytes:
+                    if len(content) > limits.body_bytes:
                         raise self._too_long("more")
+                    timeout.reschedule(begun + limits.body_seconds + len(content) / limits.body_rate)
                     if not message.get("more_body", False):
                         return bytes(content)
         except TimeoutError:
-            seconds = self._limits.body_seconds
-            raise Problem(408, f"body: expected all of it within {seconds:g} s, found a part") from None
+            expected = f"all of it within {limits.body_seconds:g} s, or {limits.body_rate:,} bytes a second"
+            raise Problem(408, f"body: expected {expected}, found a part") from None
 
     async def _drain(self, receive: Receive) -> None:
         """Read some of a body that is not wanted, so that its sender comes to read the answer."""

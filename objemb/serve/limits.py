@@ -27,12 +27,16 @@ class Limits:
         body_bytes: Bytes of the body of a request.
         held_bytes: Bytes of all bodies that are held at a time; further requests are told to come again.
         pixels: Pixels of a photo.
-        queue: Requests that wait for the model; further ones are told to come again.
-        batch: Queries that share a scan of the index.
-        window: Seconds that a query waits for others that are being decoded.
+        queue: Requests with photos that are being answered or wait for it; further ones are told to come again.
+        batch: Queries that share a pass over the index.
+        window: Seconds that a query waits for others that are being described.
         request_seconds: Seconds from the headers of a request to its answer.
-        body_seconds: Seconds in which the body of a request has to arrive.
-        header_seconds: Seconds in which its headers have to arrive.
+        idle_seconds: Seconds that a new connection may wait before it sends anything: of many clients that come at the
+            same time on a busy machine, the last ones connect long before they get to send.
+        header_seconds: Seconds from the first byte of the head of a request to its last one.
+        body_seconds: Seconds in which the body of a request has to arrive, beside one for each of ``body_rate`` bytes
+            that have come.
+        body_rate: Bytes a second, as of a slow mobile connection.
         decode_seconds: Seconds of processor time that decoding a photo may take, where the system measures them (not
             on Windows); the seconds of the request hold in any case.
         connections: Connections that are open at a time.
@@ -47,7 +51,9 @@ class Limits:
     batch: int = 16
     window: float = 0.004
     request_seconds: float = 30.0
-    body_seconds: float = 20.0
+    idle_seconds: float = 60.0
+    body_seconds: float = 60.0
+    body_rate: int = 64 * 1024
     header_seconds: float = 10.0
     decode_seconds: float = 10.0
     connections: int = 2000

@@ -27,13 +27,13 @@ class Metrics:
         self._requests = Counter("objemb_requests", "Answered requests.", ("route", "method", "status"), registry=here)
         text = "Seconds from the head of a request to its answer."
         self._seconds = Histogram("objemb_request_seconds", text, ("route",), buckets=SECONDS, registry=here)
-        text = "Requests that were computed together."
+        text = "Queries that shared a pass over the index."
         self._batch = Histogram("objemb_batch_size", text, buckets=BATCHES, registry=here)
         self._reloads = Counter("objemb_index_reloads", "Newer publications of the index.", ("outcome",), registry=here)
         self._gauges = {
             name: Gauge(f"objemb_{name}", text, registry=here)
             for name, text in (
-                ("queue", "Requests that wait for the model."),
+                ("queue", "Requests with photos that are being answered or wait for it."),
                 ("held_bytes", "Bytes of bodies of requests that are held."),
                 ("index_generation", "Number of the publication that is served."),
                 ("index_stale", "1 while a newer publication cannot be served, such as one whose model is not there."),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -21,18 +20,16 @@ from objemb.images.sources import SkippedImage
 from objemb.index.filters.parser import parse
 from objemb.models.base import EmbeddingModel
 from objemb.search.retrieval import Retrieval
-from objemb.serve.batching import Batcher
+from objemb.serve import answers
+from objemb.serve.batching import Batcher, Room
 from objemb.serve.current import Current, Opening
 from objemb.serve.decoding import Decoders, UploadedPhoto
-from objemb.serve.limits import MAX_BOXES, MAX_FILTER, MAX_HITS, MAX_LISTED, MAX_TEXT, MAX_VIEWS, Limits
+from objemb.serve.limits import MAX_TEXT, Limits
 from objemb.serve.metrics import Metrics
 from objemb.serve.photos import IndexedPhotos, Thumbnails, not_indexed
 from objemb.serve.problems import Problem
 from objemb.serve.writes import Change, Writes
 from objemb.structures import Described, Photo, RegionDescriptors, Regions
-from objemb.structures.fields import metadata_to_json
-from objemb.text import json_text
-from objemb.version import __version__
 
 if TYPE_CHECKING:  # these need pydantic
     from objemb.serve._bodies import DescribeRequest, DetectRequest, ImageWrite, SearchRequest, Source
@@ -40,10 +37,10 @@ if TYPE_CHECKING:  # these need pydantic
 
 T = TypeVar("T")
 
-#: Work for the thread that computes, by itself.
-Work: TypeAlias = Callable[[Retrieval], object]
 #: The part of a form that is the photo of a request unless it names another.
 PHOTO = "photo"
+#: Threads that read the index for requests without a photo.
+READERS = 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Options:
         photos: Folder in which the photos lie; None for the places that are recorded in the index.
         writable: Whether requests may change the index.
         rerankers: Re-rankers that requests may name, such as ``query_expansion,top=5``.
-        decoders: Number of processes that decode photos.
+        decoders: Number of processes that decode photos; as many photos are described at a time.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -79,36 +76,21 @@ class Upload:
 
 
 @dataclass(frozen=True, eq=False)
-class SharedQuery:
-    """A query that is answered together with others of the same kind.
+class DescribedQuery:
+    """A query that waits for a pass over the index.
 
     Attributes:
-        view: Its photo and boxes.
+        begun: The retrieval that its request began with, whose model described it.
+        rows: What is searched for.
         exclude: Ids of images to leave out.
-        settings: The other arguments of :meth:`Retrieval.search_many`, equal for the queries of one pass: a search for
-            more photos may be another one where it is approximate.
-    """
-
-    view: View
-    exclude: Sequence[str]
-    settings: tuple[tuple[str, object], ...]
-
-    def __call__(self, retrieval: Retrieval) -> bytes:
-        """The answer to this query by itself."""
-        return _shared_answers(retrieval, [self])[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """Work that is queued for the thread that computes.
-
-    Attributes:
-        begun: The retrieval that its request began with, for whose model it was prepared.
-        work: What is computed.
+        settings: The other arguments of :meth:`Retrieval.search_described`, equal for the queries of one pass: a search
+            for more photos may be another one where it is approximate.
     """
 
     begun: Retrieval
-    work: Work
+    rows: Described
+    exclude: Sequence[str]
+    settings: tuple[tuple[str, object], ...]
 
 
 class GivenBoxes(Detector):
@@ -123,10 +105,11 @@ class GivenBoxes(Detector):
 
 
 class Service:
-    """Searches, describes and detects; used from one event loop, computes on one thread.
+    """Searches, describes and detects; used from one event loop.
 
-    A request is prepared for the model that it begins with, and is computed with it, also if a migration is published
-    meanwhile.
+    As many photos are decoded and described at a time as there are decoders. Then queries wait for the thread that
+    searches: those of the same time share a pass over the index. A request is answered with the model that it begins
+    with, also if a migration is published meanwhile.
 
     Args:
         opening: The index and how its model is opened, again after a migration.
@@ -146,8 +129,9 @@ class Service:
         self.current = Current(retrieval, opening.again, self.metrics.reload)
         self.stopping = False
         self._decoders = Decoders(options.decoders, self.limits)
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="objemb-read")
-        self._batcher: Batcher[Job, object] = Batcher(self._compute, self.limits, self.metrics.batch)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="objemb-read")
+        self._room = Room(self.limits)
+        self._batcher: Batcher[DescribedQuery, bytes] = Batcher(self._search, self.limits, self.metrics.batch)
         self._thumbnails = Thumbnails(self._photos, self._decoders, self.limits)
         self._writes = self._open_writes() if options.writable else None
         self.current.start()
@@ -159,7 +143,7 @@ class Service:
             self._writes.close()
         self._batcher.close()
         self.current.close()
-        self._threads.shutdown()
+        self._readers.shutdown()
         self._decoders.close()
 
     async def search(self, asked: SearchRequest, uploads: Mapping[str, Upload]) -> bytes:
@@ -171,73 +155,58 @@ class Service:
         begun = self.current.retrieval
         if asked.at_most_false is not None and begun.index.calibration is None:
             raise Problem(422, "at_most_false: expected a calibrated index, see objemb calibrate, found one without")
-        with self._batcher.announced():
-            answered = self._computed(begun, await self._query(begun, asked, uploads))
-        return await answered
-
-    async def _query(
-        self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload]
-    ) -> Callable[[Retrieval], bytes]:
-        """What answers a query, whose photos are decoded."""
-        has_photo = asked.image is not None or asked.upload is not None or PHOTO in uploads or not asked.like
-        first = await self._view(begun, asked, uploads, asked.crop) if has_photo else None
-        like = [await self._view(begun, view, uploads, asked.crop) for view in asked.like]
-        unlike = [await self._view(begun, view, uploads, asked.crop) for view in asked.unlike]
-        names = ("k", "where", "min_score", "at_most_false", "crop", "exact")
+        names = ("k", "where", "min_score", "at_most_false", "exact")
         settings: dict[str, Any] = {name: getattr(asked, name) for name in names}
         reranked = bool(begun.model.rerankers if asked.rerank is None else asked.rerank)
-        if first is not None and not like and not unlike and not reranked:
-            return SharedQuery(first, asked.exclude, tuple(settings.items()))
-
-        def answer(retrieval: Retrieval) -> bytes:
-            result = retrieval.search(
-                None if first is None else first.image,
-                None if first is None else first.boxes,
-                like=like,
-                unlike=unlike,
-                combine=asked.combine,
-                exclude=asked.exclude,
-                rerank=asked.rerank,
-                **settings,
-            )
-            return json_line(result.to_json())
-
-        return answer
+        with self._room.taken():
+            if reranked or asked.like or asked.unlike:
+                return await self._with_photos(lambda: self._search_views(begun, asked, uploads, settings))
+            with self._batcher.announced():
+                rows = await self._with_photos(lambda: self._query(begun, asked, uploads))
+                found = self._batcher.submit(DescribedQuery(begun, rows, asked.exclude, tuple(settings.items())))
+            return await asyncio.wrap_future(found)
 
     async def detect(self, asked: DetectRequest, uploads: Mapping[str, Upload]) -> bytes:
         """The objects of a photo: ``{"image", "size", "objects"}``."""
         begun = self.current.retrieval
         if not begun.model.has_detector:
             raise Problem(409, "detect: expected a model with a detector, found one without")
-        with self._batcher.announced():
-            photo = await self._photo(begun, asked, uploads)
-            await self._decoded(photo, begun.model.decode_side)
-            detected = self._computed(begun, lambda retrieval: retrieval.model.detect(photo))
-        regions = await detected
-        return json_line({"image": photo.name, "size": list(regions.size), "objects": _objects(regions)})
+
+        def detect() -> bytes:
+            photo = self._photo(begun, asked, uploads)
+            return answers.detected(photo.name, begun.model.detect(photo))
+
+        with self._room.taken():
+            return await self._with_photos(detect)
 
     async def describe(self, asked: DescribeRequest, uploads: Mapping[str, Upload]) -> bytes:
         """The vectors of the regions of a photo: ``{"image", "size", "regions"}``."""
-        begun, boxes = self.current.retrieval, asked.boxes
+        begun = self.current.retrieval
         if begun.model.gives is not RegionDescriptors:
             raise Problem(409, "describe: expected a model of vectors, found one of visual words")
-        with self._batcher.announced():
-            photo = await self._photo(begun, asked, uploads)
-            await self._prepare(begun, photo, boxes, "context")
-            computed = self._computed(begun, lambda retrieval: retrieval.model.describe(photo, boxes))
-        described = await computed
-        assert isinstance(described, RegionDescriptors)
-        return json_line(
-            {"image": photo.name, "size": list(described.regions.size), "regions": _described_regions(described)}
-        )
+
+        def describe() -> bytes:
+            photo = self._photo(begun, asked, uploads)
+            rows = begun.model.describe(photo, asked.boxes)
+            assert isinstance(rows, RegionDescriptors)
+            return answers.described(photo.name, rows)
+
+        with self._room.taken():
+            return await self._with_photos(describe)
 
     async def stored(self, image: str) -> bytes:
         """What is stored of an indexed image."""
-        return await self._read(lambda: self._stored(self.current.retrieval, image))
+        index = self.current.retrieval.index
+
+        def read() -> bytes:
+            return answers.stored(index, image, has_photo=self._photos.path_of(index, image) is not None)
+
+        return await _on(self._readers, read)
 
     async def listed(self, start: int, limit: int, where: str | None) -> bytes:
         """Ids of indexed images, in the order in which they were added, or of those that match a filter."""
-        return await self._read(lambda: self._listed(self.current.retrieval, start, limit, where))
+        index = self.current.retrieval.index
+        return await _on(self._readers, lambda: answers.listed(index, start, limit, where))
 
     async def thumbnail(self, image: str, side: int, known: str | None) -> tuple[bytes | None, str]:
         """The thumbnail of an indexed image, and its tag; None if the client has the one of this tag."""
@@ -245,10 +214,7 @@ class Service:
         mark = self._thumbnails.mark(retrieval, image, side)
         if known == f'"{mark}"':
             return None, mark
-        made = asyncio.get_running_loop().run_in_executor(
-            self._decoders.threads, self._thumbnails.thumbnail, retrieval, image, side
-        )
-        return await made, mark
+        return await self._with_photos(lambda: self._thumbnails.thumbnail(retrieval, image, side)), mark
 
     async def put(self, image: str, asked: ImageWrite, uploads: Mapping[str, Upload]) -> tuple[bool, bytes]:
         """Add or replace an image; whether it was there, and what is stored of it now."""
@@ -257,13 +223,17 @@ class Service:
             raise Problem(
                 422, "body: expected a form with the part 'photo', and an id that is not too long, found none"
             )
-        begun, content = self.current.retrieval, uploads[PHOTO].content
-        photo = UploadedPhoto(content, image, self._decoders)
-        with self._batcher.announced():
-            decoded = replace(await self._decoded(photo, begun.model.decode_side), metadata=asked.metadata)
-            boxes = None if asked.boxes is None else GivenBoxes(_given(asked, decoded.size))
-            computed = self._computed(begun, lambda retrieval: _as_indexed(retrieval.model, decoded, boxes))
-        change = Change(image, await computed, content, begun.model.fingerprint, given=boxes is not None)
+        model, content = self.current.retrieval.model, uploads[PHOTO].content
+
+        def describe() -> Described:
+            encoded = UploadedPhoto(content, image, self._decoders)
+            photo = replace(encoded.decoded(model.decode_side, None, self.limits.pixels), metadata=asked.metadata)
+            boxes = None if asked.boxes is None else GivenBoxes(_given(asked, photo.size))
+            return _as_indexed(model, photo, boxes)
+
+        with self._room.taken():
+            rows = await self._with_photos(describe)
+        change = Change(image, rows, content, model.fingerprint, given=asked.boxes is not None)
         was_there = await asyncio.wrap_future(writes.submit(change))
         return was_there, await self.stored(image)
 
@@ -272,11 +242,23 @@ class Service:
         writes = self._expect_writable()
         if not await asyncio.wrap_future(writes.submit(Change(image))):
             raise not_indexed()
-        return json_line({"deleted": image})
+        return answers.json_line({"deleted": image})
 
     async def info(self) -> bytes:
         """The index, its model, and what requests may ask for; no path of this machine."""
-        return await self._read(lambda: self._info(self.current.retrieval))
+        retrieval = self.current.retrieval
+
+        def read() -> bytes:
+            return answers.info(
+                retrieval.index,
+                retrieval.model,
+                self.limits,
+                refused=self.current.refused,
+                rerankers=self.options.rerankers,
+                writable=self._writes is not None,
+            )
+
+        return await _on(self._readers, read)
 
     def readiness(self) -> dict[str, str]:
         """That requests are answered, and of which publication of the index.
@@ -293,7 +275,7 @@ class Service:
         """All figures, for Prometheus."""
         index = self.current.retrieval.index
         return self.metrics.text(
-            queue=len(self._batcher),
+            queue=len(self._room),
             held_bytes=held_bytes,
             index_generation=index.generation,
             index_stale=self.current.refused is not None,
@@ -310,149 +292,91 @@ class Service:
             raise Problem(403, "index: expected a service that was started with --writable, found one that only reads")
         return self._writes
 
-    def _compute(self, jobs: Sequence[Job]) -> list[object]:
-        """Run a batch, each job on the newest state with its model; queries of one kind share a scan."""
-        newest = self.current.retrieval
+    async def _with_photos(self, work: Callable[[], T]) -> T:
+        """The result of work that decodes photos, on one of the threads for that."""
+        return await _on(self._decoders.threads, work)
+
+    def _query(self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload]) -> Described:
+        """A described query of one view. It has a forward pass of its own, so that an answer does not depend on others,
+        not even in its last digit."""
+        view = self._view(begun, asked, uploads)
+        return begun.model.query(view.image, view.boxes, crop=asked.crop, max_pixels=begun.max_pixels)
+
+    def _search_views(
+        self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload], settings: Mapping[str, Any]
+    ) -> bytes:
+        """The answer to a query that shares no pass: one of several views, or with re-rankers."""
+        has_photo = asked.image is not None or asked.upload is not None or PHOTO in uploads or not asked.like
+        first = self._view(begun, asked, uploads) if has_photo else None
+        found = self._newest(begun).search(
+            None if first is None else first.image,
+            None if first is None else first.boxes,
+            like=[self._view(begun, view, uploads) for view in asked.like],
+            unlike=[self._view(begun, view, uploads) for view in asked.unlike],
+            combine=asked.combine,
+            exclude=asked.exclude,
+            crop=asked.crop,
+            rerank=asked.rerank,
+            **settings,
+        )
+        return answers.json_line(found.to_json())
+
+    def _search(self, queries: Sequence[DescribedQuery]) -> list[bytes | Exception]:
+        """Answer a batch, each query on the newest state with its model; those of one kind share a pass."""
         groups: dict[object, list[int]] = {}
-        for number, job in enumerate(jobs):
-            kind = job.work.settings if isinstance(job.work, SharedQuery) else number
-            groups.setdefault((job.begun.model.fingerprint, kind), []).append(number)
-        results: dict[int, object] = {}
+        for number, query in enumerate(queries):
+            groups.setdefault((query.begun.model.fingerprint, query.settings), []).append(number)
+        results: dict[int, bytes | Exception] = {}
         for numbers in groups.values():
-            begun = jobs[numbers[0]].begun
-            retrieval = newest if newest.model is begun.model else begun
-            shared = [work for number in numbers if isinstance(work := jobs[number].work, SharedQuery)]
-            if len(shared) > 1:
+            group = [queries[number] for number in numbers]
+            retrieval = self._newest(group[0].begun)
+            if len(group) > 1:
                 # one that fails must not fail the others, which are then answered one by one
                 with contextlib.suppress(Exception):
-                    results |= zip(numbers, _shared_answers(retrieval, shared), strict=True)
+                    results |= zip(numbers, _answers(retrieval, group), strict=True)
                     continue
-            results |= {number: _result(jobs[number].work, retrieval) for number in numbers}
-        return [results[number] for number in range(len(jobs))]
+            results |= {number: _answer(retrieval, queries[number]) for number in numbers}
+        return [results[number] for number in range(len(queries))]
 
-    def _computed(self, begun: Retrieval, work: Callable[[Retrieval], T]) -> asyncio.Future[T]:
-        """The result of work that is queued for the thread that computes. Raises :class:`Problem` if it is full."""
-        return asyncio.wrap_future(cast("Future[T]", self._batcher.submit(Job(begun, work))))
+    def _newest(self, begun: Retrieval) -> Retrieval:
+        """The newest state of the index whose rows are of the model that a request began with."""
+        newest = self.current.retrieval
+        return newest if newest.model is begun.model else begun
 
-    async def _read(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    def _view(self, begun: Retrieval, asked: ViewRequest, uploads: Mapping[str, Upload]) -> View:
+        return View(self._photo(begun, asked, uploads), asked.boxes)
 
-    async def _view(self, begun: Retrieval, asked: ViewRequest, uploads: Mapping[str, Upload], crop: str) -> View:
-        photo = await self._photo(begun, asked, uploads)
-        await self._prepare(begun, photo, asked.boxes, crop)
-        return View(photo, asked.boxes)
-
-    async def _photo(self, begun: Retrieval, asked: Source, uploads: Mapping[str, Upload]) -> UploadedPhoto:
+    def _photo(self, begun: Retrieval, asked: Source, uploads: Mapping[str, Upload]) -> UploadedPhoto:
         """The photo that a request names, not yet decoded."""
         if asked.image is not None and asked.upload is not None:
             raise Problem(422, "photo: expected one of 'upload' and 'image', found both")
         if asked.image is not None:
-            image = asked.image
-            content = await self._read(lambda: self._photos.content_of(begun.index, image, self.limits.pixels))
-            return UploadedPhoto(content, image, self._decoders)
+            content = self._photos.content_of(begun.index, asked.image, self.limits.pixels)
+            return UploadedPhoto(content, asked.image, self._decoders)
         name = asked.upload or PHOTO
         if name not in uploads:
             found = checks.listed(uploads) or "no file"
             raise Problem(422, f"photo: expected a part {name!r} of the form with a file, or 'image', found {found}")
         return UploadedPhoto(uploads[name].content, uploads[name].name, self._decoders)
 
-    async def _decoded(self, photo: UploadedPhoto, side: int | None, part: float | None = None) -> Photo:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._decoders.threads, photo.decoded, side, part, self.limits.pixels
-        )
 
-    async def _prepare(
-        self, begun: Retrieval, photo: UploadedPhoto, boxes: Sequence[Sequence[float]] | str | None, crop: str
-    ) -> None:
-        """Check boxes, and decode their photo as the model will ask for it, so that it does not wait."""
-        model = begun.model
-        decoded = await self._decoded(photo, model.decode_side)
-        if boxes is None or isinstance(boxes, str):
-            return
-        regions = as_regions(boxes, decoded.size)
-        part = None if crop == "whole" else model.least_cut_side(regions, crop)
-        if part is not None and decoded.scale != (1.0, 1.0):
-            await self._decoded(photo, model.decode_side, part)
-
-    def _stored(self, retrieval: Retrieval, image: str) -> bytes:
-        described = retrieval.index.get(image)
-        if described is None:
-            raise not_indexed()
-        photo = self._photos.path_of(retrieval.index, image) is not None
-        return json_line(
-            {
-                "image": image,
-                "size": list(described.regions.size),
-                "regions": _objects(described.regions),
-                "metadata": metadata_to_json(described.metadata),
-                "photo": photo,
-            }
-        )
-
-    def _listed(self, retrieval: Retrieval, start: int, limit: int, where: str | None) -> bytes:
-        index = retrieval.index
-        if where is None:
-            total = len(index)
-            images = [stored.id for stored in islice(index.images(start), limit)]
-        else:
-            matching = index.find(where)
-            total, images = len(matching), matching[start : start + limit]
-        end = start + len(images)
-        return json_line({"images": images, "total": total, "next": end if end < total else None})
-
-    def _info(self, retrieval: Retrieval) -> bytes:
-        index, model = retrieval.index, retrieval.model
-        facts = index.info()
-        return json_line(
-            {
-                "version": __version__,
-                "index": {
-                    "name": index.name,
-                    "generation": index.generation,
-                    "refused": self.current.refused,
-                    "columns": index.columns(),
-                    "labels": index.labels(),
-                    "calibrated": index.calibration is not None,
-                    **{name: facts[name] for name in ("images", "regions", "bytes", "updated", "approximate")},
-                },
-                "model": {
-                    "method": model.settings["describer"]["name"],
-                    "fingerprint": model.fingerprint,
-                    "dim": model.dim,
-                    "detector": model.has_detector,
-                    "per_region": model.per_region,
-                    "untrained": model.untrained,
-                    "rerankers": [step.registry_name for step in model.rerankers],
-                },
-                "rerankers": list(self.options.rerankers),
-                "writable": self._writes is not None,
-                "limits": {
-                    **{"body_bytes": self.limits.body_bytes, "pixels": self.limits.pixels, "boxes": MAX_BOXES},
-                    **{"views": MAX_VIEWS, "k": MAX_HITS, "where": MAX_FILTER, "page": MAX_LISTED},
-                },
-            }
-        )
+async def _on(threads: Executor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-def _result(work: Work, retrieval: Retrieval) -> object:
+def _answers(retrieval: Retrieval, queries: Sequence[DescribedQuery]) -> list[bytes]:
+    """The answers to queries of equal settings, in one pass over the index."""
+    settings: dict[str, Any] = dict(queries[0].settings)
+    rows, excluded = [query.rows for query in queries], [query.exclude for query in queries]
+    found = retrieval.search_described(rows, exclude=excluded, rerank=(), **settings)
+    return [answers.json_line(result.to_json()) for result in found]
+
+
+def _answer(retrieval: Retrieval, query: DescribedQuery) -> bytes | Exception:
     try:
-        return work(retrieval)
+        return _answers(retrieval, [query])[0]
     except Exception as error:
         return error
-
-
-def _shared_answers(retrieval: Retrieval, queries: Sequence[SharedQuery]) -> list[bytes]:
-    """The answers to queries of equal settings, in one pass over the index. Each photo has a forward pass of its own,
-    so that an answer does not depend on the others, not even in its last digit."""
-    settings: dict[str, Any] = dict(queries[0].settings)
-    views, excluded = [query.view for query in queries], [query.exclude for query in queries]
-    found = retrieval.search_many(views, exclude=excluded, rerank=(), together=False, on_skip=None, **settings)
-    return [json_line(result.to_json()) for result in found]
-
-
-def json_line(document: object) -> bytes:
-    """A document as ``objemb ... --json`` prints it where stdout is UTF-8."""
-    return (json_text(document) + "\n").encode()
 
 
 def _as_indexed(model: EmbeddingModel, photo: Photo, boxes: Detector | None) -> Described:
@@ -462,16 +386,6 @@ def _as_indexed(model: EmbeddingModel, photo: Photo, boxes: Detector | None) -> 
         raise UnreadableImageError(skipped.reason, skipped.id)
 
     return next(iter(model.stream([photo], batch_size=1, workers=0, boxes=boxes, on_skip=refuse)))
-
-
-def _objects(regions: Regions) -> list[dict[str, object]]:
-    rows = zip(regions.boxes.tolist(), regions.scores.tolist(), regions.label_names, strict=True)
-    return [{"box": box, "score": score, "label": label} for box, score, label in rows]
-
-
-def _described_regions(described: RegionDescriptors) -> list[dict[str, object]]:
-    vectors = described.vectors.astype(np.float32).tolist()
-    return [{**one, "vector": vector} for one, vector in zip(_objects(described.regions), vectors, strict=True)]
 
 
 def _given(asked: ImageWrite, size: tuple[int, int]) -> Regions:

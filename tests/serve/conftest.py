@@ -141,4 +141,4 @@ def raw(port: int, content: bytes, *, seconds: float = 10) -> bytes:
 
 
 def small_limits(**changes: Any) -> Limits:
-    return Limits(**{"header_seconds": 0.5, "body_seconds": 0.5, "body_bytes": 200_000, **changes})
+    return Limits(**{"idle_seconds": 0.5, "header_seconds": 0.5, "body_seconds": 0.5, "body_bytes": 200_000, **changes})

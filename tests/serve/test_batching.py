@@ -4,12 +4,12 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from objemb.serve.batching import Batcher
+from objemb.serve import batching
+from objemb.serve.batching import Batcher, Room
 from objemb.serve.limits import Limits
 from objemb.serve.problems import Problem
 from objemb.serve.service import Options
@@ -37,7 +37,6 @@ def test_what_comes_meanwhile_is_computed_together() -> None:
     first = batcher.submit(1)
     assert held.begun.wait(20)
     others = [batcher.submit(n) for n in (2, 3, -4, 5)]
-    assert len(batcher) == 4
     held.go.set()
     assert first.result(20) == 10
     assert [f.result(20) for f in (others[0], others[1], others[3])] == [20, 30, 50]
@@ -48,15 +47,12 @@ def test_what_comes_meanwhile_is_computed_together() -> None:
     assert sizes == [1, 3, 1]
 
 
-def test_a_full_queue_and_clients_that_have_gone() -> None:
+def test_clients_that_have_gone_and_a_batcher_that_is_closed() -> None:
     held = Held()
-    batcher: Batcher[int, int] = Batcher(held, Limits(queue=2))
+    batcher: Batcher[int, int] = Batcher(held, Limits())
     first = batcher.submit(1)
     assert held.begun.wait(20)
     gone, left = batcher.submit(2), batcher.submit(3)
-    with pytest.raises(Problem) as raised:
-        batcher.submit(4)
-    assert (raised.value.status, raised.value.retry) == (503, 1)
     assert gone.cancel()
     held.go.set()
     assert (first.result(20), left.result(20)) == (10, 30)
@@ -64,35 +60,36 @@ def test_a_full_queue_and_clients_that_have_gone() -> None:
         gone.result(20)
     batcher.close()
     assert held.batches == [[1], [3]]
-    with pytest.raises(Problem):
+    with pytest.raises(Problem, match="found one that is stopping"):
         batcher.submit(5)
 
 
-def test_what_is_being_prepared_takes_room_in_the_queue() -> None:
-    batcher: Batcher[int, int] = Batcher(lambda jobs: list(jobs), Limits(queue=2))
-    with batcher.announced(), batcher.announced():
-        with pytest.raises(Problem, match="expected at most 2 at a time"), batcher.announced():
+def test_requests_beyond_the_room_are_told_to_come_again() -> None:
+    room = Room(Limits(queue=2))
+    with room.taken(), room.taken():
+        assert len(room) == 2
+        with pytest.raises(Problem, match="expected at most 2 at a time") as raised, room.taken():
             raise AssertionError("not entered")
-        results = [batcher.submit(job) for job in (1, 2)]
-    assert [result.result(20) for result in results] == [1, 2]
-    with batcher.announced():
-        assert batcher.submit(3).result(20) == 3
-    batcher.close()
+        assert (raised.value.status, raised.value.retry) == (503, 1)
+    assert len(room) == 0
+    with pytest.raises(ValueError, match="unreadable"), room.taken():
+        raise ValueError("unreadable")
+    with room.taken():
+        assert len(room) == 1
 
 
-def test_clients_of_a_slow_service_are_told_to_wait_longer() -> None:
-    batcher: Batcher[int, int] = Batcher(lambda jobs: list(jobs), Limits(queue=4))
-    retries = []
-    for seconds in (0.0, 2.5, 1000.0):
-        batcher._job_seconds = seconds  # of a job, on average
-        with ExitStack() as stack:
-            for _ in range(4):
-                stack.enter_context(batcher.announced())
-            with pytest.raises(Problem) as raised:
-                stack.enter_context(batcher.announced())
+def test_clients_of_a_slow_service_are_told_to_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(batching, "monotonic", lambda: now)
+    room, retries = Room(Limits(queue=1)), []
+    for seconds in (0.1, 10.0, 1000.0):
+        for _ in range(500):
+            with room.taken():
+                now += seconds
+        with room.taken(), pytest.raises(Problem) as raised, room.taken():
+            raise AssertionError("not entered")
         retries.append(raised.value.retry)
-    assert retries == [1, 5, 30]
-    batcher.close()
+    assert retries == [1, 5, 30], "half of what a request takes"
 
 
 def test_a_computation_that_fails_fails_its_batch_only() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from objemb.images.inputs import View
 from objemb.index.store import Index
 from objemb.models.opening import open_model
 from objemb.search.migration import Migration
 from objemb.search.opening import open_retrieval
+from objemb.search.retrieval import Retrieval
 from objemb.serve.current import Current, Opening
-from objemb.serve.service import Job, Options, Service, SharedQuery
+from objemb.serve.service import DescribedQuery, Options, Service
 from tests.runtimes.models import write_model
 from tests.serve.conftest import COUNT, encoded, picture, serving
 
@@ -108,15 +108,18 @@ def test_what_has_begun_before_a_migration_ends_with_its_model(index: Path, newe
     try:
         service.current.close()  # followed by hand
         begun = service.current.retrieval
-        queries = [SharedQuery(View(picture(n)), (), (("k", 3),)) for n in range(2)]
-        before = service._compute([Job(begun, query) for query in queries])
+
+        def queries(state: Retrieval) -> list[DescribedQuery]:
+            return [DescribedQuery(state, state.model.query(picture(n)), (), (("k", 3),)) for n in range(2)]
+
+        before = service._search(queries(begun))
         migrate(index, newer)
         service.current.follow()
         now = service.current.retrieval
-        jobs = [Job(state, query) for query in queries for state in (begun, now)]
-        old_0, new_0, old_1, new_1 = service._compute(jobs)
+        together = [query for of_each in zip(queries(begun), queries(now), strict=True) for query in of_each]
+        old_0, new_0, old_1, new_1 = service._search(together)
         assert [old_0, old_1] == before
-        assert [new_0, new_1] == [query(now) for query in queries]
+        assert [new_0, new_1] == [service._search([query])[0] for query in queries(now)]
         assert old_0 != new_0
     finally:
         service.close()

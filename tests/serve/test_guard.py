@@ -88,6 +88,22 @@ def test_slow_bodies_and_slow_heads_are_not_waited_for(strict: Served) -> None:
     assert time.monotonic() - begun < 8
 
 
+def test_who_waits_before_the_first_byte_and_who_sends_slowly_but_steadily_is_answered(shared_index: Path) -> None:
+    limits = small_limits(idle_seconds=20, body_rate=1000)
+    with serving(shared_index, Options(limits, decoders=1)) as running:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+            time.sleep(0.8)  # longer than a head may take
+            head = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            connection.sendall(head + b"Connection: close\r\nContent-Length: 6000\r\n\r\n")
+            for _ in range(8):
+                time.sleep(0.1)  # in the end longer than a body may take of which less has come
+                connection.sendall(b" " * 750)
+            received = b""
+            while part := connection.recv(65536):
+                received += part
+        assert received.startswith(b"HTTP/1.1 422"), received[:100]
+
+
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for(strict: Served) -> None:
     with socket.create_connection(("127.0.0.1", strict.port), timeout=5) as connection:
         begun = time.monotonic()
@@ -139,7 +155,7 @@ def test_more_bodies_than_fit_are_told_to_come_again(shared_index: Path) -> None
 
 
 def test_connections_are_counted(shared_index: Path) -> None:
-    limits = small_limits(connections=4, header_seconds=3)
+    limits = small_limits(connections=4, idle_seconds=3)
     with serving(shared_index, Options(limits, decoders=1)) as running:
         many = [socket.create_connection(("127.0.0.1", running.port), timeout=5) for _ in range(12)]
         time.sleep(0.3)

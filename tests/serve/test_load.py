@@ -28,6 +28,8 @@ def test_load_is_reported(index: Path, photos: Path, capsys: pytest.CaptureFixtu
         out = capsys.readouterr().out
         assert "descriptors" in out
         assert running.client.get("/v1/images").json()["total"] > 8
+        assert main([running.url, photo, "--box", "10,10,60,60", "--beside", str(index), "--seconds", "0.2"]) == 0
+        assert "0 answers differ" in capsys.readouterr().out
         assert main([running.url, photo, "--box", "10,10,6000,60", "--seconds", "0.2", "--clients", "1"]) == 1
         assert "422" in capsys.readouterr().out
 
