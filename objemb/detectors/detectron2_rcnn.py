@@ -289,7 +289,8 @@ class Detectron2Rcnn(NetworkDetector):
 
         pixels = [resized(as_tensor(photo.pixels), self.network_size(_sides(photo))) for photo in photos]
         images = self.network.preprocess_image([{"image": p.flip(0) if self.bgr else p} for p in pixels])
-        return NetworkInput(images.tensor.contiguous(memory_format=torch.channels_last), images.image_sizes)
+        # laid out as Detectron2 does: with another layout, convolutions add in another order, and boxes differ
+        return NetworkInput(images.tensor, images.image_sizes)
 
     def normalised(self, pixels: Tensor) -> NetworkInput:
         """See :meth:`NetworkDetector.normalised`."""

@@ -19,6 +19,7 @@ from detectron2.utils.events import EventStorage
 
 from objemb.describers._windows import windows_around
 from objemb.detectors._detectron2_boxes import described
+from objemb.detectors._detectron2_config import embedding_config as of_file
 from objemb.detectors._detectron2_config import find_file
 from objemb.detectors._detectron2_trunk import lower_maps, trunk_of
 from objemb.detectors.detectron2_rcnn import add_embedding_head_config, describe_boxes
@@ -33,6 +34,7 @@ from tests.detectors.small_detectron2 import (
     DIM,
     FASTER,
     MASK,
+    NO_FPN,
     NODE,
     built,
     embedding_config,
@@ -44,6 +46,7 @@ from tests.tiny import noise_photo
 
 pytestmark = pytest.mark.detectron2
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "detectron2"
 BOXES = [[4.0, 6.0, 40.0, 50.0], [30.0, 20.0, 78.0, 60.0]]
 
 
@@ -85,6 +88,21 @@ def test_the_usual_config_and_one_node() -> None:
         ValueError, match=r"ROI_HEADS.NAME: .*did you mean 'StandardROIHeads'.*the mixin .*WithEmbeddings"
     ):
         cfg.MODEL.ROI_HEADS.NAME = "StandardRoiHeads"
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*_R_50_*.yaml")), ids=lambda file: file.stem)
+def test_configs_of_the_checkout(config: Path) -> None:
+    small = [*NO_FPN, *(() if "C4" in config.stem else ("MODEL.FPN.OUT_CHANNELS", 16))]
+    node = [item for key, value in NODE.items() for item in (f"MODEL.ROI_EMBEDDING_HEAD.{key}", value)]
+    network = built(of_file(config, [*small, *node, "MODEL.DEVICE", "cpu"]))
+    example = learned()
+    example["instances"].gt_masks = BitMasks(torch.ones(2, 64, 80, dtype=torch.bool))
+    sum(losses(network, example).values()).backward()
+    head = network.roi_heads.embedding_head
+    assert head.strides == (8, 16)
+    assert head.project.weight.grad.abs().sum() > 0
+    (of_photo,) = found(network.eval(), entry())
+    assert of_photo.pred_embeddings.shape == (len(of_photo), DIM)
 
 
 def test_the_head_is_that_of_all_describers(network: Any) -> None:

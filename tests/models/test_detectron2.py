@@ -53,8 +53,8 @@ def expect_equal(model: Any, predictor: DefaultPredictor, size: tuple[int, int])
     assert len(instances) >= 2
     described = model.describe(pixels)
     boxes, vectors = described.regions[1:], torch.as_tensor(described.vectors)[1:]
-    torch.testing.assert_close(torch.as_tensor(boxes.boxes), instances.pred_boxes.tensor, rtol=0, atol=1e-4)
-    torch.testing.assert_close(torch.as_tensor(boxes.scores), instances.scores, rtol=0, atol=1e-5)
+    assert torch.equal(torch.as_tensor(boxes.boxes), instances.pred_boxes.tensor)
+    assert torch.equal(torch.as_tensor(boxes.scores), instances.scores)
     torch.testing.assert_close(vectors, instances.pred_embeddings, rtol=0, atol=1e-4)
     assert torch.equal(torch.as_tensor(boxes.labels), instances.pred_classes)
     assert boxes.classes == ("cup", "jar", "tin")

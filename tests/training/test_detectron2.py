@@ -15,7 +15,7 @@ pytest.importorskip("detectron2")
 
 from PIL import Image
 
-from objemb.cli.programs.train_detectron2 import parse, run
+from objemb.cli.programs.train_detectron2 import main, parse, run
 from objemb.models import build_model, save_model
 from objemb.models.detectron2 import settings_of
 from objemb.training._detectron2 import Steps, read_checkpoint
@@ -82,6 +82,35 @@ def test_a_run_resumed_equals_one_that_was_not_interrupted(tmp_path: Path) -> No
     assert origins["labels"] == "1 names of the config"
     assert build_model(settings).untrained == []
     assert yaml.safe_load((tmp_path / "whole" / "config.yaml").read_text())["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 1
+
+
+def test_two_processes_of_cpus(tmp_path: Path) -> None:
+    """They end with the same weights after a resumption, and evaluate together."""
+    test = ["--test", str(tmp_path / "scenes.json")]
+    main([*command(tmp_path, "whole", *test), "--num-gpus", "2"])
+    logged = [json.loads(line) for line in (tmp_path / "whole" / "metrics.json").read_text().splitlines()]
+    assert {"bbox/AP", "embedding/mAP"} <= set(logged[-1])
+    (tmp_path / "killed").mkdir()
+    shutil.copy(tmp_path / "whole" / "model_0000001.pth", tmp_path / "killed")
+    (tmp_path / "killed" / "last_checkpoint").write_text("model_0000001.pth", encoding="utf-8")
+    main([*command(tmp_path, "killed", "--resume"), "--num-gpus", "2"])
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_data_of_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_shelves.py").write_text(
+        "from pathlib import Path\nfrom objemb.training._detectron2 import register_coco\n"
+        "here = Path(__file__).parent\nregister_coco('my_shelves', here / 'scenes.json', here)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = command(tmp_path, "own", "--import", "my_shelves")
+    del arguments[2:4]  # --train and its file
+    run(parse([*arguments, "DATASETS.TRAIN", "('my_shelves',)", "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()"]))
+    model = yaml.safe_load((tmp_path / "own" / "config.yaml").read_text(encoding="utf-8"))["MODEL"]
+    assert model["ROI_EMBEDDING_HEAD"]["CLASSES"] == ["thing"]
+    assert weights(tmp_path / "own")
 
 
 def test_only_evaluation(tmp_path: Path) -> None:
