@@ -42,6 +42,9 @@ ENCODE_AFTER = 16
 COMPILE_AFTER = 1 << 31
 #: Searches that are timed without codes and with each kernel, after one that warms up.
 TURNS = 4
+#: Searches with the choice after which their shortest time is compared with the one that it was chosen for, and the
+#: factor by which both may differ.
+RECENT, CHANGED = 64, 1.5
 #: Codes are used if searches with them take at most this share of the time without.
 CLEARLY_FASTER = 0.95
 #: Sizes of an index, in numbers of its vectors, for which codes are computed: a smaller one is searched in a
@@ -164,25 +167,41 @@ class _Trial:
 
     Searches take turns, so that other programs disturb all kernels alike, and the shortest time of each counts, as the
     one that was disturbed least. The first one with each kernel warms up, and is not counted. What is not clearly
-    faster than a search without codes is not used.
+    faster than a search without codes is not used. When the times of the choice are no longer those of its trial, since
+    other programs have come or gone, the trial begins anew.
     """
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
-        self._seconds: dict[Kernel | None, list[float]] = {None: [], **{kernel: [] for kernel in kernels}}
+        self._kernels = (None, *kernels)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seconds: dict[Kernel | None, list[float]] = {kernel: [] for kernel in self._kernels}
+        self._recent: list[float] = []
 
     def next_kernel(self) -> Kernel | None:
         """The kernel for the next search: the one that had fewest turns or, when all had enough, the fastest."""
-        turns = {kernel: len(seconds) for kernel, seconds in self._seconds.items()}
+        times = self._seconds  # read once, because another thread may begin anew
+        turns = {kernel: len(seconds) for kernel, seconds in times.items()}
         if min(turns.values()) <= TURNS:
             return min(turns, key=lambda kernel: turns[kernel])
-        shortest = {kernel: min(seconds[1:]) for kernel, seconds in self._seconds.items()}
+        shortest = {kernel: min(seconds[1:]) for kernel, seconds in times.items()}
         best = min(shortest, key=lambda kernel: shortest[kernel])
         return best if shortest[best] < CLEARLY_FASTER * shortest[None] else None
 
     def add(self, kernel: Kernel | None, seconds: float) -> None:
         """Take the running time of a search, for each pair of rows."""
-        if len(self._seconds[kernel]) <= TURNS:
-            self._seconds[kernel].append(seconds)
+        times, recent = self._seconds, self._recent
+        if len(times[kernel]) <= TURNS:
+            times[kernel].append(seconds)
+            return
+        recent.append(seconds)
+        if len(recent) < RECENT:
+            return
+        self._recent = []
+        now, then = min(recent), min(times[kernel][1:])
+        if not then / CHANGED <= now <= then * CHANGED:
+            self._begin()
 
 
 def _encoded(vectors: FloatArray, kernel: Kernel) -> Codes:

@@ -257,6 +257,34 @@ def test_the_shortest_time_of_several_turns_counts() -> None:
     assert alone.next_kernel() is None
 
 
+def test_a_trial_begins_anew_when_times_change() -> None:
+    """Busier and less busy machines may have another fastest kernel; single slow searches say nothing."""
+    kernel = NumpyKernel()
+    trial = exact._Trial([kernel])
+
+    def try_both(plain: float, coded: float) -> None:
+        for _ in range(1 + exact.TURNS):
+            for choice, seconds in ((None, plain), (kernel, coded)):
+                assert trial.next_kernel() is choice
+                trial.add(choice, seconds)
+
+    def chosen_after(choice: NumpyKernel | None, seconds: list[float]) -> NumpyKernel | None:
+        for time in seconds:
+            assert trial.next_kernel() is choice
+            trial.add(choice, time)
+        return trial.next_kernel()
+
+    try_both(2, 1)
+    assert chosen_after(kernel, [9.0] * (exact.RECENT - 1) + [1.4]) is kernel
+    assert chosen_after(kernel, [0.7] * exact.RECENT) is kernel
+    assert chosen_after(kernel, [1.6] * exact.RECENT) is None
+    try_both(3, 4)
+    assert chosen_after(None, [3.0] * exact.RECENT) is None
+    assert chosen_after(None, [1.9] * exact.RECENT) is None
+    try_both(2, 1)
+    assert trial.next_kernel() is kernel
+
+
 class Coarse(NumpyKernel):
     """A kernel with codes of fewer bits."""
 
