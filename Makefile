@@ -46,7 +46,7 @@ test-floor: unit
 	$(PYTHON) -m venv $(FLOOR)
 	$(PYTHON) tools/floor.py > $(FLOOR)/constraints.txt
 	$(FLOOR)/bin/python -m pip install --quiet --upgrade "pip>=25"
-	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/constraints.txt --editable ".[all]" pytest pytest-xdist "setuptools>=77"
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/constraints.txt --editable ".[all,lance,postgres,qdrant,ray,s3]" "pgserver>=0.1.4" pytest pytest-xdist "setuptools>=77"
 	$(FLOOR)/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 benchmark: install

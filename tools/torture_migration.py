@@ -115,6 +115,12 @@ def work(folder: Path, seed: int, steps: Connection) -> None:
             time.sleep(0.01)
 
 
+def stopped(stop: Any) -> bool:
+    """Whether a process is to end: it was told to, or the one that started it was killed and can tell nothing."""
+    parent = multiprocessing.parent_process()
+    return stop.is_set() or (parent is not None and not parent.is_alive())
+
+
 def add(folder: Path, stop: Any, journal: Path) -> None:
     """Add photos to the index, and delete those that were added first, as long as nobody stops it.
 
@@ -130,7 +136,7 @@ def add(folder: Path, stop: Any, journal: Path) -> None:
             os.fsync(file.fileno())
 
     number = PHOTOS
-    while not stop.is_set():
+    while not stopped(stop):
         time.sleep(ADDED_EVERY)
         draw(folder / "photos" / f"{number}.png", number)
         index = Index.open(folder / "index")
@@ -162,7 +168,7 @@ def search(folder: Path, stop: Any, result: Connection) -> None:
     }
     answers, problems, answered_by = 0, list[str](), set[str]()
     rng = random.Random(0)
-    while not stop.is_set():
+    while not stopped(stop):
         time.sleep(SEARCHED_EVERY)
         number = rng.randrange(PHOTOS)
         try:
