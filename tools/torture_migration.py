@@ -28,7 +28,8 @@ from PIL import Image
 from objemb.checks import ArtefactMismatchError, IndexLockedError
 from objemb.config import load_config
 from objemb.detectors.stored_boxes import StoredBoxes
-from objemb.index.storage.generations import NEXT, PREVIOUS, drop, switch
+from objemb.index.generations import NEXT, PREVIOUS
+from objemb.index.storage.generations import drop, switch
 from objemb.index.store import Index
 from objemb.models import build_model, load_model, save_model
 from objemb.models.base import EmbeddingModel

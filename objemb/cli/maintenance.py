@@ -96,15 +96,13 @@ def delete(
 def compact(index: IndexPath, as_json: Json = False) -> None:
     """Free the space of deleted images and join small segments, which makes search faster.
 
-    A generation that 'objemb migrate' has kept or is filling stays as it is.
+    At an address: VACUUM in PostgreSQL, joining files and removing old versions in Lance, nothing in Qdrant, whose
+    server does that by itself. A generation that 'objemb migrate' has kept or is filling stays as it is.
     """
-    from objemb.index.addresses import folder_of
-    from objemb.index.storage.generations import tidy
-    from objemb.index.store import Index
+    from objemb.index.opening import open_index
 
-    folder = folder_of("compact", index)
-    tidy(folder)
-    opened = Index.open(folder)
+    opened = open_index(index)
+    opened.generations.tidy()
     before, engine = opened.info(), opened.engine
     with Progress() as display:
         done = opened.compact(on_images=display.meter("compacting", "images", len(opened)).step)
@@ -113,8 +111,8 @@ def compact(index: IndexPath, as_json: Json = False) -> None:
     if as_json:
         print_json({"index": str(index), "compacted": done, "before": before, "after": after})
     else:
-        sizes = f"{human_bytes(before['bytes'])} -> {human_bytes(after['bytes'])}"
-        print(f"{index}: {sizes if done else 'nothing to do'}")
+        sizes = [human_bytes(facts["bytes"]) for facts in (before, after) if facts["bytes"] is not None]
+        print(f"{index}: {(' -> '.join(sizes) or 'compacted') if done else 'nothing to do'}")
 
 
 @guarded
@@ -131,12 +129,15 @@ def merge(
     ] = "error",
     as_json: Json = False,
 ) -> None:
-    """Add all images of other indexes of the same model, which are not changed."""
-    from objemb.index.addresses import folder_of
-    from objemb.index.store import Index
+    """Add all images of other indexes of the same model, which are not changed.
 
-    opened = Index.open(folder_of("merge", index))
-    others = [Index.open(folder_of("merge", source)) for source in sources]
+    They are published together in a folder, and in batches at an address: repeat a merge that was interrupted there
+    with --on-collision keep.
+    """
+    from objemb.index.opening import open_index
+
+    opened = open_index(index)
+    others = [open_index(source) for source in sources]
     with Progress() as display:
         meter = display.meter("merging", "images", sum(len(other) for other in others))
         opened.merge(others, on_collision=on_collision, on_images=meter.step)

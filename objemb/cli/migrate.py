@@ -67,16 +67,15 @@ def migrate(
     that is killed is resumed by the same command. Boxes that came from a file stay, all others are detected anew. Exit
     code 3 if photos were left out, because they are gone, have changed or cannot be read.
     """
-    from objemb.index.addresses import folder_of
-    from objemb.index.store import Index
+    from objemb.index.opening import open_index
     from objemb.models.opening import open_model
     from objemb.search.migration import Migration
 
-    started, folder = time.monotonic(), folder_of("migrate", index)
+    started = time.monotonic()
     if model is None or cancel:
-        _only_delete(folder, drop_old=drop_old, cancel=cancel, more=model is not None or force, as_json=as_json)
+        _only_delete(index, drop_old=drop_old, cancel=cancel, more=model is not None or force, as_json=as_json)
         return
-    opened, skipped = Index.open(folder), SkippedList(index, errors)
+    opened, skipped = open_index(index), SkippedList(index, errors)
     described_by = open_model(model, device, precision, runtime=runtime, threads=threads)
     note_untrained(described_by)
     note_reduced(described_by)
@@ -96,19 +95,20 @@ def migrate(
             on_note=note,
         )
         report = migration.run()
-    _tell(folder, report, time.monotonic() - started, skipped.file, as_json)
+    _tell(index, report, time.monotonic() - started, skipped.file, as_json)
     if report.left_out:
         raise typer.Exit(SKIPPED)
 
 
-def _only_delete(index: Path, *, drop_old: bool, cancel: bool, more: bool, as_json: bool) -> None:
+def _only_delete(index: str, *, drop_old: bool, cancel: bool, more: bool, as_json: bool) -> None:
     """What the command does without describing anything."""
-    from objemb.index.storage.generations import NEXT, PREVIOUS, drop
+    from objemb.index.generations import NEXT, PREVIOUS
+    from objemb.index.opening import open_index
 
     if drop_old == cancel or more:
         raise ValueError("migrate: expected either --model, or --drop-old or --cancel alone, found none or several")
     name = NEXT if cancel else PREVIOUS
-    found = drop(index, name)
+    found = open_index(index).generations.drop(name)
     if as_json:
         print_json({"index": str(index), "deleted": name if found else None})
     else:
@@ -116,12 +116,11 @@ def _only_delete(index: Path, *, drop_old: bool, cancel: bool, more: bool, as_js
         print(f"{index}: {what} {'was deleted' if found else 'is not there; nothing to do'}")
 
 
-def _tell(index: Path, report: MigrationReport, seconds: float, listing: Path, as_json: bool) -> None:
-    from objemb.index.storage.generations import PREVIOUS
-    from objemb.index.store import Index
+def _tell(index: str, report: MigrationReport, seconds: float, listing: Path, as_json: bool) -> None:
+    from objemb.index.opening import open_index
 
-    facts = Index.open(index).info()
-    kept = facts[PREVIOUS] is not None
+    opened = open_index(index)
+    facts, kept = opened.info(), opened.generations.kept()
     if as_json:
         counts = {**asdict(report), "images": facts["images"], "regions": facts["regions"]}
         print_json(
@@ -129,7 +128,7 @@ def _tell(index: Path, report: MigrationReport, seconds: float, listing: Path, a
                 "index": str(index),
                 "fingerprint": facts["fingerprint"],
                 **counts,
-                "previous": str(index / PREVIOUS) if kept else None,
+                "previous": kept,
                 "seconds": round(seconds, 3),
                 "errors": str(listing) if report.left_out else None,
             }
@@ -142,5 +141,5 @@ def _tell(index: Path, report: MigrationReport, seconds: float, listing: Path, a
     )
     if report.left_out:
         note(f"{report.left_out} photos are left out and listed in {listing}")
-    if kept:
-        note(f"the old generation is kept in {index / PREVIOUS}; 'objemb migrate {index} --drop-old' deletes it")
+    if kept is not None:
+        note(f"the old generation is kept in {kept}; 'objemb migrate {index} --drop-old' deletes it")

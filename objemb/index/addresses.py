@@ -106,18 +106,3 @@ def parse_address(where: str | Path) -> Address | None:
     transport = (scheme["transport"] or "").lower()
     user = None if parts.username is None else unquote(parts.username)
     return Address(text, store, transport, host, port, user, unquote(parts.path), options)
-
-
-def folder_of(command: str, where: str | Path) -> Path:
-    """The folder of an index, for work that is done on folders only.
-
-    Raises:
-        ValueError: It is an address. The message says what does the work there.
-    """
-    address = parse_address(where)
-    if address is not None:
-        raise ValueError(
-            f"{command}: expected the folder of an index, found {address}: what is deleted there is freed by the store "
-            "itself, and 'objemb copy' moves images between indexes"
-        )
-    return Path(where)

@@ -11,12 +11,15 @@ from typing import Any, Protocol, Self
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError
+from objemb.index.generations import Generations
 from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.snapshot import StoredImage
 from objemb.structures import Described, ImageRows, Match, SearchResult
 from objemb.types import BoolArray, Float32Array
 
+#: What to do with an image whose id is in the index already.
+COLLISIONS = ("error", "replace", "keep")
 #: Images that are read at once where all are read.
 DESCRIBED_AT_ONCE = 500
 
@@ -104,6 +107,11 @@ class ImageCollection(ABC):
         """The engine of the structure for approximate search, and its settings; None without a structure."""
 
     @property
+    @abstractmethod
+    def generations(self) -> Generations:
+        """Its generations, of which this one answers; for migration."""
+
+    @property
     def dim(self) -> int:
         """Length of the vectors."""
         return self.schema.dim
@@ -162,6 +170,58 @@ class ImageCollection(ABC):
             engine: Name of an engine, or ``{"name": ..., **settings}``; None for the default.
             on_progress: Called now and then with what is done and with all of it, where that is known.
         """
+
+    @abstractmethod
+    def compact(self, *, on_images: Callable[[int], None] = lambda count: None) -> bool:
+        """Free the space of deleted images, as far as that can be done while the index answers.
+
+        Args:
+            on_images: Called with the number of images processed since the last call, where that is known.
+
+        Returns:
+            Whether there was anything to do, as far as that is known.
+        """
+
+    def merge(
+        self,
+        sources: Sequence[ImageCollection],
+        *,
+        on_collision: str = "error",
+        on_images: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Add all images of other indexes of the same model, which are not changed.
+
+        In a folder, all images become visible together; at an address in batches, so that a merge which was
+        interrupted is repeated with "replace" or "keep".
+
+        Args:
+            sources: Other indexes, wherever they live.
+            on_collision: What to do with an image whose id is already in this index: "error", "replace" the existing
+                image or "keep" it.
+            on_images: Called with the number of images that were added since the last call.
+
+        Raises:
+            ArtefactMismatchError: Fingerprint or kind of rows differ.
+            ValueError: An id is in two indexes and ``on_collision`` is "error". This index is not changed.
+        """
+        checks.one_of("on_collision", on_collision, COLLISIONS)
+        known = set(self.stamps())
+        for source in sources:
+            self.check_same_kind(source)
+            ids = set() if on_collision != "error" else set(source.stamps())
+            if both := known & ids:
+                raise ValueError(
+                    f"{source.address}: expected image ids that are new, found {min(both)!r} in both indexes"
+                )
+            known |= ids
+        with self.writer() as writer:
+            for source in sources:
+                for described, stamp in source.described():
+                    if on_collision == "keep" and described.image in known:
+                        continue
+                    known.add(described.image)
+                    writer.add(described, stamp)
+                    on_images(1)
 
     @abstractmethod
     def verify(self) -> list[str]:
@@ -266,6 +326,17 @@ class ImageCollection(ABC):
             raise ArtefactMismatchError(
                 f"{self.address}: expected the model with fingerprint {self.fingerprint!r}, which made this index"
                 f"{where}, found {fingerprint!r}"
+            )
+
+    def check_same_kind(self, other: ImageCollection) -> None:
+        """Raise ``ArtefactMismatchError`` if the rows of another index do not fit into this one. They may have another
+        type of numbers, such as float16."""
+        self.check_fingerprint(other.fingerprint)
+        kinds = [{**index.schema.to_json(), "dtype": None} for index in (self, other)]
+        if kinds[0] != kinds[1]:
+            raise ArtefactMismatchError(
+                f"{self.address}: expected rows {other.schema.to_json()}, as in {other.address}, found "
+                f"{self.schema.to_json()}"
             )
 
     def delete(self, images: Iterable[str]) -> list[str]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from objemb import checks
-from objemb.index.collection import ImageCollection
+from objemb.index.collection import COLLISIONS, ImageCollection
+from objemb.index.generations import NEXT, PREVIOUS, Generations
 from objemb.index.searcher import Searcher
 from objemb.index.storage import rewrite
 from objemb.index.storage.calibration import Calibration
-from objemb.index.storage.generations import NEXT, PREVIOUS, generation_facts
+from objemb.index.storage.generations import drop, generation, generation_facts, switch, tidy
 from objemb.index.storage.manifest import MANIFEST_FILE, Manifest, now
 from objemb.index.storage.publish import check_same_model, create, exclusive
 from objemb.index.storage.schema import RowSchema
@@ -169,6 +170,11 @@ class Index(ImageCollection):
         """What the scores of a search without re-ranking mean, or None if that is not known."""
         return self._snapshot.manifest.calibration
 
+    @property
+    def generations(self) -> FolderGenerations:
+        """As :attr:`ImageCollection.generations`."""
+        return FolderGenerations(self)
+
     def set_calibration(self, calibration: Calibration | None) -> None:
         """Publish a calibration, or remove it; see :func:`objemb.search.calibration.calibrate`."""
         with exclusive(self._folder, self._snapshot.manifest) as publisher:
@@ -252,26 +258,21 @@ class Index(ImageCollection):
 
     def merge(
         self,
-        sources: Sequence[str | Path | Index],
+        sources: Sequence[str | Path | ImageCollection],
         *,
         on_collision: str = "error",
         on_images: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Add all images of other indexes of the same model, which are not changed.
-
-        Args:
-            sources: Other indexes or their folders.
-            on_collision: What to do with an image whose id is already in this index: "error", "replace" the existing
-                image or "keep" it.
-            on_images: Called with the number of images processed since the last call.
-
-        Raises:
-            ArtefactMismatchError: Fingerprint, kind of rows or dimension differ.
-            ValueError: An id is in two indexes and ``on_collision`` is "error". This index is not changed.
-        """
-        opened = [s._snapshot if isinstance(s, Index) else Snapshot.load(Path(s)) for s in sources]
+        """As :meth:`ImageCollection.merge`, also for the folders of other indexes. Rows of folders are copied as they
+        are stored, hence they have to be of the same type of numbers."""
+        checks.one_of("on_collision", on_collision, COLLISIONS)
+        opened = [s if isinstance(s, ImageCollection) else Index.open(s) for s in sources]
+        snapshots = [index._snapshot for index in opened if isinstance(index, Index)]
+        if len(snapshots) < len(opened):
+            super().merge(opened, on_collision=on_collision, on_images=on_images)
+            return
         with self.writer() as writer:
-            rewrite.merge(writer, opened, on_collision, on_images)
+            rewrite.merge(writer, snapshots, on_collision, on_images)
 
     def verify(self) -> list[str]:
         """Check all published files, see :mod:`objemb.index.verification`; returns the problems, if any."""
@@ -370,3 +371,36 @@ class Index(ImageCollection):
     def _use(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._searcher = Searcher(snapshot, self._searcher)
+
+
+class FolderGenerations(Generations):
+    """The generations of an index in a folder, see :mod:`objemb.index.storage.generations`."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def tidy(self) -> None:
+        """As :meth:`Generations.tidy`."""
+        tidy(self._index.path)
+
+    def kept(self) -> str | None:
+        """As :meth:`Generations.kept`: its folder."""
+        there = generation(self._index.path, PREVIOUS, self._index.state)
+        return None if there is None else str(self._index.path / PREVIOUS)
+
+    def begun(self) -> Index | None:
+        """As :meth:`Generations.begun`."""
+        there = generation(self._index.path, NEXT, self._index.state)
+        return None if there is None else Index.open(self._index.path / NEXT)
+
+    def begin(self, schema: RowSchema, fingerprint: str, model: Mapping[str, object] | None) -> Index:
+        """As :meth:`Generations.begin`."""
+        return Index.create(self._index.path / NEXT, schema=schema, fingerprint=fingerprint, model=model)
+
+    def switch(self, *, keep: bool) -> bool:
+        """As :meth:`Generations.switch`."""
+        return switch(self._index.path, self._index.state, keep=keep)
+
+    def drop(self, name: str) -> bool:
+        """As :meth:`Generations.drop`, even if the generation is damaged."""
+        return drop(self._index.path, name)

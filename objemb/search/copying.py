@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -59,13 +59,7 @@ class Copy:
                 end.
             ValueError: The target holds images that the source does not have.
         """
-        self.target.check_fingerprint(self.source.fingerprint)
-        kinds = [{k: v for k, v in asdict(c.schema).items() if k != "dtype"} for c in (self.source, self.target)]
-        if kinds[0] != kinds[1] or self.source.schema.name != self.target.schema.name:
-            raise ArtefactMismatchError(
-                f"{self.target.address}: expected rows {self.source.schema.to_json()}, as in {self.source.address}, "
-                f"found {self.target.schema.to_json()}"
-            )
+        self.target.check_same_kind(self.source)
         report, known = CopyReport(), self.target.stamps()
         others = known.keys() - self.source.stamps().keys()
         if others:

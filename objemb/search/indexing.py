@@ -280,6 +280,18 @@ def photo_path(stamp: str | None) -> Path | None:
         return None
 
 
+def photo_object(stamp: str | None) -> tuple[str, str] | None:
+    """Address and version of an image's photo in an object store when it was indexed; None if it was not in one.
+
+    The index may be from an untrusted source: a photo is opened only if it still has this version.
+    """
+    try:
+        known = json.loads(stamp or "")
+        return str(known["address"]), str(known["version"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def indexed_photo(stamp: str | None) -> Path | None:
     """Path of an image's photo, if its size and modification time are those of when it was indexed; otherwise None.
 

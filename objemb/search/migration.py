@@ -6,26 +6,29 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from objemb.checks import ArtefactMismatchError, IndexFolderError, IndexLockedError
 from objemb.detectors.base import Detector
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.names import printable
+from objemb.images.object_stores import key_of, versions_of
 from objemb.images.sources import ImageRef, SkippedImage
-from objemb.index.storage.generations import NEXT, PREVIOUS, generation, switch, tidy
+from objemb.index.collection import ImageCollection, ImageWriter
+from objemb.index.storage.snapshot import StoredImage
 from objemb.index.storage.unit_vectors import UnitVectors
-from objemb.index.storage.writer import Writer
-from objemb.index.store import Index
 from objemb.models.base import EmbeddingModel
 from objemb.models.row_schema import row_schema
 from objemb.search.approximate import build_approximate
 from objemb.search.calibration import calibrate_again
 from objemb.search.indexing import (
+    VERSIONS_AT_ONCE,
     AskedRegions,
     added,
     asked_regions,
     emptied,
     indexed_photo,
+    photo_object,
     photo_path,
     published_on_interrupt,
 )
@@ -58,8 +61,9 @@ class MigrationReport:
 class Migration:
     """Replace the generation of an index by one of another model.
 
-    Photos are opened at the paths with which they were indexed. Boxes that came from a file stay as they are; all
-    others are found by the new model. A photo that is gone, or has changed since it was indexed, is left out.
+    Photos are opened at the paths, or the addresses of object stores, with which they were indexed. Boxes that came
+    from a file stay as they are; all others are found by the new model. A photo that is gone, or has changed since it
+    was indexed, is left out.
 
     Attributes:
         index: The index.
@@ -75,7 +79,7 @@ class Migration:
         on_note: Called with messages.
     """
 
-    index: Index
+    index: ImageCollection
     model: EmbeddingModel
     batch_size: int = 8
     workers: int = 2
@@ -122,7 +126,7 @@ class Migration:
             if not waiting:
                 self._calibrate(made)
             try:
-                if switch(self.index.path, compared, keep=self.keep):
+                if self.index.generations.switch(keep=self.keep):
                     report.left_out = len(self._left_out)
                     return report
             except IndexLockedError as error:
@@ -131,34 +135,35 @@ class Migration:
                 waiting = True
                 time.sleep(WAIT_SECONDS)
 
-    def _opened(self) -> Index:
+    def _opened(self) -> ImageCollection:
         """The next generation, which an earlier run may have begun."""
-        path, model = self.index.path, self.model
+        path, model, generations = self.index.address, self.model, self.index.generations
         if self.index.fingerprint == model.fingerprint:
             raise ArtefactMismatchError(
                 f"{path}: expected another model than that of the index, found the same fingerprint "
                 f"{model.fingerprint!r}"
             )
-        tidy(path)
-        if self.keep and generation(path, PREVIOUS, self.index.state) is not None:
+        generations.tidy()
+        kept = generations.kept()
+        if self.keep and kept is not None:
             raise IndexFolderError(
-                f"{path / PREVIOUS}: expected no generation that is still kept, found that of an earlier migration; "
+                f"{kept}: expected no generation that is still kept, found that of an earlier migration; "
                 f"'objemb migrate {path} --drop-old' deletes it"
             )
-        begun = generation(path, NEXT, self.index.state)
+        begun = generations.begun()
         if begun is None:
             dtype = self.index.schema.dtype if isinstance(self.index.schema, UnitVectors) else None
             schema = row_schema(model, dtype if model.kernel is None else None)
-            return Index.create(path / NEXT, schema=schema, fingerprint=model.fingerprint, model=model.about)
+            return generations.begin(schema, model.fingerprint, model.about)
         if begun.fingerprint != model.fingerprint:
             raise ArtefactMismatchError(
                 f"{path}: expected the model with fingerprint {begun.fingerprint!r}, to which a migration is under way "
                 f"(at {(begun.model or {}).get('path')}), found {model.fingerprint!r}; finish it with that model, or "
                 f"'objemb migrate {path} --cancel' deletes what it has described"
             )
-        return Index.open(path / NEXT)
+        return begun
 
-    def _round(self, made: Index, writer: Writer, report: MigrationReport) -> None:
+    def _round(self, made: ImageCollection, writer: ImageWriter, report: MigrationReport) -> None:
         """Bring the next generation up to the state of the index that is open."""
         known = made.stamps()
         boxes_stored = self.index.schema.name != UnitVectors.name or self._has_boxes()
@@ -198,33 +203,30 @@ class Migration:
             known: Stamps of the next generation; those of images that the index has are taken out.
             boxes_stored: Whether given boxes can be read from the index.
         """
-        for stored in self.index.images():
-            before, path = known.pop(stored.id, None), photo_path(stored.stamp)
-            if stored.stamp is not None and before == stored.stamp:
-                continue
-            if stored.id in self._left_out and self._left_out[stored.id][0] == stored.stamp:
-                continue
-            asked = AskedRegions(False)
-            reason = ""
-            if stored.stamp is None or path is None:
-                reason = "its photo is not known, since 'objemb index' did not add it"
-            elif indexed_photo(stored.stamp) is None:
-                reason = "changed since it was indexed" if path.exists() else "removed since it was indexed"
-            else:
+        images = (
+            stored
+            for stored in self.index.images()
+            if (known.pop(stored.id, None) != stored.stamp or stored.stamp is None)
+            and (stored.id not in self._left_out or self._left_out[stored.id][0] != stored.stamp)
+        )
+        while some := list(itertools.islice(images, VERSIONS_AT_ONCE)):
+            for stored, (photo, reason) in zip(some, _photos_of(some), strict=True):
+                if photo is None or stored.stamp is None:
+                    self._leave_out(SkippedImage(stored.id, _place(stored.stamp), reason), stored.stamp)
+                    continue
                 asked = asked_regions(stored.stamp, stored.metadata)
                 if asked.given and not boxes_stored:
                     reason = "its boxes came from a file, and an index with one row per photo does not hold them"
-            if reason or stored.stamp is None or path is None:
-                self._leave_out(SkippedImage(stored.id, printable(str(path or "")), reason), stored.stamp)
-            else:
-                yield asked, stored.stamp, ImageRef(stored.id, path, stored.metadata)
+                    self._leave_out(SkippedImage(stored.id, photo.place, reason), stored.stamp)
+                else:
+                    yield asked, stored.stamp, photo
 
     def _leave_out(self, skipped: SkippedImage, stamp: str | None) -> None:
         self._left_out[skipped.id] = stamp, skipped
         self.on_step(1)
         self.on_skip(skipped)
 
-    def _calibrate(self, made: Index) -> None:
+    def _calibrate(self, made: ImageCollection) -> None:
         """Calibrate the scores of the next generation as those of the old one were: scores of two models differ."""
         calibration = self.index.calibration
         if calibration is None:
@@ -250,9 +252,38 @@ class Migration:
             why = f"more than half of all, the first is {first.id}: {first.reason}"
         if why is not None:
             raise ValueError(
-                f"{self.index.path}: {len(self._left_out)} of {len(self.index)} images would be left out ({why}). The "
-                "index is unchanged, and what was described is kept; add --force (force=True) to publish without them"
+                f"{self.index.address}: {len(self._left_out)} of {len(self.index)} images would be left out ({why}). "
+                "The index is unchanged, and what was described is kept; add --force (force=True) to publish without "
+                "them"
             )
+
+
+def _photos_of(images: Sequence[StoredImage]) -> list[tuple[ImageRef | None, str]]:
+    """The photo of each image as it was when it was indexed, or why it is not there any more."""
+    objects = [photo_object(stored.stamp) for stored in images]
+    addresses = [there[0] for there in objects if there is not None]
+    versions = dict(zip(addresses, versions_of(addresses), strict=True)) if addresses else {}
+    found: list[tuple[ImageRef | None, str]] = []
+    for stored, there in zip(images, objects, strict=True):
+        path, photo = photo_path(stored.stamp), None
+        exists = versions[there[0]] != "" if there is not None else path is not None and path.exists()
+        reason = "changed since it was indexed" if exists else "removed since it was indexed"
+        if there is not None:
+            address, version = there
+            if exists and versions[address] == version:
+                photo = ImageRef(stored.id, Path(key_of(address)), stored.metadata, address, version)
+        elif path is None:
+            reason = "its photo is not known, since 'objemb index' did not add it"
+        elif indexed_photo(stored.stamp) is not None:
+            photo = ImageRef(stored.id, path, stored.metadata)
+        found.append((photo, reason))
+    return found
+
+
+def _place(stamp: str | None) -> str:
+    """Where a photo was when it was indexed, for messages; empty if that is not known."""
+    there = photo_object(stamp)
+    return printable(there[0] if there is not None else str(photo_path(stamp) or ""))
 
 
 def _refs(images: Iterator[tuple[AskedRegions, str, ImageRef]], stamps: dict[str, str]) -> Iterator[ImageRef]:
@@ -265,7 +296,7 @@ def _refs(images: Iterator[tuple[AskedRegions, str, ImageRef]], stamps: dict[str
 class _StoredRegions(Detector):
     """The boxes of an index, which were given when it was made, without the whole photo."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: ImageCollection) -> None:
         self._index = index
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:

@@ -60,8 +60,23 @@ def test_commands(
     assert [hit.image for hit in opened.search(photos / "3.png", k=1)] == ["3.png"]
     other = run("index", photos, "-o", address, "--model", newer, code=4)
     assert "expected the model with fingerprint" in other.stderr
-    refused = run("compact", address, code=2)
-    assert "compact: expected the folder of an index" in refused.stderr
+    assert parsed(run("compact", address, "--json"))["after"]["images"] == 3
+    merged = parsed(run("merge", address, folder, "--on-collision", "keep", "--json"))
+    assert (merged["images"], merged["regions"]) == (6, 12)
+    parsed(run("merge", folder, address, "--on-collision", "replace", "--json"))
+    assert objemb.open(folder).index.stamps() == objemb.open(address).index.stamps()
+
+    report = parsed(run("migrate", address, "--model", newer, "--json"))
+    run("migrate", folder, "--model", newer)
+    assert (report["described"], report["given"], report["left_out"], report["images"]) == (6, 6, 0, 6)
+    assert "generation 0" in report["previous"]
+    found = [parsed(run("search", where, photos / "0.png", *query)) for where in (folder, address)]
+    assert found[0] == found[1]
+    facts = parsed(run("info", address, "--json"))
+    assert (facts["next"], facts["previous"]["images"]) == (None, 6)
+    assert parsed(run("index", photos, "-o", address, "--model", newer, *boxes))["unchanged"] == 6
+    assert "the old generation was deleted" in run("migrate", address, "--drop-old").output
+    assert "is not there" in run("migrate", address, "--cancel").output
 
 
 def test_nothing_is_there(run: Run, address: str) -> None:

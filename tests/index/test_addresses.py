@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from objemb.index.addresses import folder_of, parse_address
+from objemb.index.addresses import parse_address
 
 
 @pytest.mark.parametrize("folder", ["shop.index", "/data/x", "C:\\data", "photos:2020/index", Path("a") / "b", "."])
 def test_folders(folder: str | Path) -> None:
     assert parse_address(folder) is None
-    assert folder_of("compact", folder) == Path(folder)
 
 
 def test_the_parts_of_an_address() -> None:
@@ -54,11 +53,6 @@ def test_a_secret_is_refused_and_not_repeated(address: str) -> None:
 def test_a_path_drops_a_slash() -> None:
     with pytest.raises(ValueError, match="found a Path, which drops a slash"):
         parse_address(Path("postgresql://host/db?table=shop"))
-
-
-def test_work_on_folders_only() -> None:
-    with pytest.raises(ValueError, match="compact: expected the folder of an index, found lance:/data/shop"):
-        folder_of("compact", "lance:/data/shop")
 
 
 def test_a_folder_is_searched_without_the_clients_of_stores(tmp_path: Path) -> None:

@@ -15,14 +15,19 @@ import pytest
 import objemb
 from objemb.checks import ArtefactMismatchError, IndexFolderError, IndexLockedError
 from objemb.images.sources import SkippedImage
+from objemb.index.addresses import parse_address
+from objemb.index.generations import NEXT, PREVIOUS
+from objemb.index.opening import create_index, open_index
 from objemb.index.storage import generations
 from objemb.index.storage.calibration import Calibration
-from objemb.index.storage.generations import NEXT, PREVIOUS
 from objemb.index.store import Index
+from objemb.index.stores.base import StoreError
+from objemb.index.stores.lance import Lance
 from objemb.models import load_model
 from objemb.models.base import EmbeddingModel
 from objemb.ops.upper_tail import UpperTail
 from objemb.search import migration
+from objemb.search.copying import Copy
 from objemb.search.indexing import MAX_REGIONS, AskedRegions, Job, asked_regions, own_regions, stamp_of_file
 from objemb.search.migration import Migration, MigrationReport
 from objemb.structures import Described
@@ -339,6 +344,68 @@ def test_one_old_generation_is_kept(index: Path, newer: EmbeddingModel, model: P
     assert generations.drop(index, PREVIOUS)
     migrate(index, load_model(model))
     assert Index.open(index).info()[PREVIOUS]["fingerprint"] == newer.fingerprint
+
+
+@pytest.mark.lance
+def test_a_photo_that_is_written_while_an_address_is_migrated(
+    index: Path, newer: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lancedb")
+    monkeypatch.setattr("objemb.index.remote.generations.LOOK_SECONDS", 0.01)
+    address = f"lance:{tmp_path}/shop"
+    folder = Index.open(index)
+    target = create_index(address, schema=folder.schema, fingerprint=folder.fingerprint)
+    Copy(folder, target).run()
+    one = folder.get("0.png")
+    assert one is not None
+    put_header, stages = Lance.put_header, []
+
+    def put(store: Lance, texts: dict[str, str | None]) -> None:
+        put_header(store, texts)
+        if texts.get("closing") and not stages:  # closed, and what was written before was looked at
+            stages.append(threading.Thread(target=write))
+            stages[0].start()
+            stages[0].join(0.3)
+            assert stages[0].is_alive()  # it waits
+
+    errors: list[Exception] = []
+
+    def write() -> None:
+        try:
+            with open_index(address).writer() as writer:
+                writer.add(replace(one, image="late"), "s")  # type: ignore[type-var, arg-type]
+        except ArtefactMismatchError as error:
+            errors.append(error)
+
+    monkeypatch.setattr(Lance, "put_header", put)
+    skipped: list[SkippedImage] = []
+    report = Migration(target, newer, on_skip=skipped.append, workers=1).run()
+    stages[0].join(30)
+    # it came before the version was read: the round was repeated, and the writer could go on
+    assert errors == []
+    assert [one.id for one in skipped] == ["late"]
+    assert (report.described, report.left_out) == (6, 1)
+    with pytest.raises(ArtefactMismatchError, match="migrated to another model meanwhile"), target.writer() as writer:
+        writer.add(replace(one, image="later"), "s")  # type: ignore[type-var, arg-type]
+
+
+@pytest.mark.lance
+def test_writers_of_a_migration_that_died_while_it_published(
+    index: Path, newer: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lancedb")
+    monkeypatch.setattr("objemb.index.remote.generations.CLOSED_SECONDS", 0.05)
+    address = f"lance:{tmp_path}/shop"
+    folder = Index.open(index)
+    target = create_index(address, schema=folder.schema, fingerprint=folder.fingerprint)
+    Copy(folder, target).run()
+    target.generations.begin(folder.schema, newer.fingerprint, newer.about)
+    Lance(parse_address(address)).put_header({"closing": "0"})  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="repeat 'objemb migrate', or end it by --cancel"):
+        target.delete(["0.png"])
+    report = Migration(open_index(address), newer, workers=1).run()
+    assert (report.described, len(open_index(address))) == (5, 5)
+    assert open_index(address).delete(["1.png"]) == []
 
 
 STEPS = ["_set_aside", "write_manifest", "_take_over", "after publication", "_remove"]

@@ -383,6 +383,94 @@ class Conformance:
             entry[2] for entry in truth([last], query, 1)
         ]
 
+    def test_compacting(self) -> None:
+        photos = gallery(21, 12)
+        index = self.filled(photos)
+        index.delete(["photo 3", "photo 4"])
+        left = [p for p in photos if p.image not in ("photo 3", "photo 4")]
+        query = photo("query", unit(np.random.default_rng(22), 2))
+        assert index.compact()
+        _check(index.search(query, 20, exact=True), truth(left, query, 20))
+        assert index.verify() == []
+        with index.writer() as writer:
+            writer.add(photos[3], "again")
+        index.refresh()
+        assert [image.id for image in index.images()] == [*(p.image for p in left), "photo 3"]
+
+    def test_merging(self) -> None:
+        photos, rng = gallery(23, 12), np.random.default_rng(24)
+        index, more = self.filled(photos[:8]), self.filled(photos[8:])
+        index.merge([more])
+        query = photo("query", unit(rng, 2))
+        _check(index.search(query, 20, exact=True), truth(photos, query, 20))
+        assert index.stamps() == {p.image: f"stamp {n % 8}" for n, p in enumerate(photos)}
+        other = photo("photo 9", unit(rng, 3))
+        again = self.filled([other, photo("new", unit(rng, 1))])
+        try:
+            index.merge([again])
+        except ValueError as error:
+            assert "expected image ids that are new, found 'photo 9' in both indexes" in str(error)
+        else:
+            raise AssertionError("expected an error")
+        assert len(index) == 12
+        index.merge([again], on_collision="keep")
+        kept = index.get("photo 9")
+        assert kept is not None
+        assert (len(index), len(kept)) == (13, len(photos[9]))
+        index.merge([again], on_collision="replace")
+        replaced = index.get("photo 9")
+        assert replaced is not None
+        assert (len(index), len(replaced)) == (13, 3)
+
+    def test_another_generation(self) -> None:
+        photos, rng = gallery(25, 6), np.random.default_rng(26)
+        index = self.filled(photos)
+        created = index.info()["created"]
+        query = photo("query", unit(rng, 2))
+        assert (index.generations.begun(), index.generations.kept()) == (None, None)
+        made = index.generations.begin(UnitVectors(DIM), "model b", {"path": "n"})
+        again = [photo(p.image, unit(rng, 2)) for p in photos[:5]]
+        with made.writer() as writer:
+            for one in again:
+                writer.add(one, "s")
+        begun = open_index(index.address).generations.begun()
+        assert begun is not None
+        assert (len(begun), begun.fingerprint, begun.verify()) == (5, "model b", [])
+        _check(index.search(query, 20, exact=True), truth(photos, query, 20))
+        assert open_index(index.address).info()["next"]["images"] == 5
+
+        index.refresh()
+        assert index.delete(["photo 1"]) == []
+        stale = open_index(index.address)
+        assert index.delete(["photo 2"]) == []
+        assert not stale.generations.switch(keep=True)
+        stale.refresh()
+        assert stale.generations.switch(keep=True)
+        fresh = open_index(index.address)
+        _check(fresh.search(query, 20, exact=True), truth(again, query, 20))
+        assert (fresh.fingerprint, fresh.model, fresh.info()["created"]) == ("model b", {"path": "n"}, created)
+        assert (fresh.generations.begun(), fresh.info()["next"], fresh.info()["previous"]["images"]) == (None, None, 4)
+        assert fresh.generations.kept() is not None
+
+        # the one that was open goes on answering, and refuses photos that the new one would not have
+        left = [p for p in photos if p.image not in ("photo 1", "photo 2")]
+        _check(index.search(query, 20, exact=True), truth(left, query, 20))
+        for refused in (index.refresh, lambda: index.delete(["photo 0"])):
+            try:
+                refused()
+            except ArtefactMismatchError as error:
+                assert "model" in str(error)
+            else:
+                raise AssertionError("expected an error")
+        fresh.refresh()
+        assert fresh.generations.drop("previous")
+        assert not fresh.generations.drop("previous")
+        assert (fresh.generations.kept(), len(fresh), fresh.verify()) == (None, 5, [])
+        fresh.generations.begin(UnitVectors(DIM), "model c", None)
+        assert fresh.generations.drop("next")
+        fresh.generations.tidy()
+        assert fresh.generations.begun() is None
+
     def test_exact_search_beside_a_structure(self) -> None:
         rng = np.random.default_rng(20)
         photos = [photo(f"p {n}", unit(rng, 4), {"half": n % 2, "few": n % 100 == 0}) for n in range(400)]

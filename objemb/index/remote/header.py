@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, DamagedIndexError, IndexFolderError
+from objemb.index.generations import NEXT
 from objemb.index.storage.calibration import Calibration
 from objemb.index.storage.manifest import schema_from_json
 from objemb.index.storage.unit_vectors import UnitVectors
@@ -48,11 +49,19 @@ class Header:
             "created": self.created,
             "calibration": calibration,
         }
-        return {f"generation {self.generation}": json.dumps(about)}
+        return {text_of(self.generation): json.dumps(about)}
 
 
-#: Names of the texts that say which generation answers, is being made, and was there before.
-CURRENT, NEXT, PREVIOUS = "current", "next", "previous"
+#: Name of the text that says which generation answers; the others have theirs, see :mod:`objemb.index.generations`.
+CURRENT = "current"
+#: Names of the texts that say in which generation writers wait because another one is being published, which number was
+#: given last, and which table nothing uses.
+CLOSING, LAST, UNUSED = "closing", "last", "unused"
+
+
+def text_of(generation: int) -> str:
+    """Name of the text that describes a generation."""
+    return f"generation {generation}"
 
 
 def read_header(store: Store, name: str = CURRENT, texts: Mapping[str, str] | None = None) -> Header | None:
@@ -60,7 +69,7 @@ def read_header(store: Store, name: str = CURRENT, texts: Mapping[str, str] | No
 
     Args:
         store: The store.
-        name: Which one: :data:`CURRENT`, :data:`NEXT` or :data:`PREVIOUS`.
+        name: Which one: :data:`CURRENT`, ``next`` or ``previous``.
         texts: The texts of its header, if they have been read.
 
     Returns:
@@ -74,11 +83,12 @@ def read_header(store: Store, name: str = CURRENT, texts: Mapping[str, str] | No
     texts = store.header() if texts is None else texts
     if CURRENT not in texts:
         raise IndexFolderError(f"{store.address}: expected an index, found none; 'objemb index' makes one")
-    if name not in texts:
+    # a store may remove texts after it has stored others: what answers is not the next one any more
+    if name not in texts or (name == NEXT and texts[NEXT] == texts[CURRENT]):
         return None
     try:
         number = int(texts[name])
-        about = json.loads(texts[f"generation {number}"])
+        about = json.loads(texts[text_of(number)])
         if about["format"] > FORMAT:
             raise ArtefactMismatchError(
                 f"{store.address}: expected an index of format {FORMAT} or older, found {about['format']}: a newer "

@@ -14,12 +14,12 @@ import pyarrow as pa
 from objemb import checks
 from objemb.checks import ArtefactMismatchError, IndexFolderError
 from objemb.index.collection import ImageCollection
+from objemb.index.generations import NEXT, PREVIOUS
 from objemb.index.remote.checking import problems_of
 from objemb.index.remote.filters import RowFilter
+from objemb.index.remote.generations import RemoteGenerations
 from objemb.index.remote.header import (
     CURRENT,
-    NEXT,
-    PREVIOUS,
     Header,
     checked_fingerprint,
     checked_schema,
@@ -71,7 +71,7 @@ class RemoteIndex(ImageCollection):
 
     def __init__(self, store: Store, header: Header) -> None:
         self._store, self._header = store, header
-        self._version = store.version(header.generation)
+        self._versions = store.version(None), store.version(header.generation)
         self._search = RemoteSearch(store, header)
         self._facts: StoreFacts | None = None
         self._types: dict[str, frozenset[str]] | None = None
@@ -130,12 +130,12 @@ class RemoteIndex(ImageCollection):
     @property
     def state(self) -> object:
         """As :attr:`ImageCollection.state`."""
-        return self._header, self._version
+        return self._header, self._versions
 
     @property
     def generation(self) -> int:
         """As :attr:`ImageCollection.generation`."""
-        return self._version
+        return sum(self._versions)
 
     @property
     def next_image(self) -> int:
@@ -148,6 +148,13 @@ class RemoteIndex(ImageCollection):
         name = self._known_facts().approximate
         return None if name is None else {"name": name}
 
+    @property
+    def generations(self) -> RemoteGenerations:
+        """As :attr:`ImageCollection.generations`."""
+        return RemoteGenerations(
+            self._store, self._header, self._versions[1], lambda header: RemoteIndex(self._store, header)
+        )
+
     def __reduce__(self) -> tuple[Callable[[str], ImageCollection], tuple[str]]:
         """Pickled as its address: another process connects by itself."""
         from objemb.index.opening import open_index
@@ -156,7 +163,9 @@ class RemoteIndex(ImageCollection):
 
     def refresh(self) -> None:
         """As :meth:`ImageCollection.refresh`."""
-        newest = read_header(self._store)
+        texts = self._store.header()
+        is_next = texts.get(NEXT) == str(self._header.generation)
+        newest = (read_header(self._store, NEXT, texts) if is_next else None) or read_header(self._store, texts=texts)
         assert newest is not None, "an index has a current generation"
         before, after = self._header, newest
         for kind, old, new in (
@@ -179,7 +188,7 @@ class RemoteIndex(ImageCollection):
     def mark(self) -> object:
         """As :meth:`ImageCollection.mark`."""
         try:
-            return self._store.version(self._header.generation)
+            return self._store.version(None), self._store.version(self._header.generation)
         except StoreError:
             return None
 
@@ -215,6 +224,12 @@ class RemoteIndex(ImageCollection):
         """As :meth:`ImageCollection.build_structure`; a store has one kind of structure, whatever is named."""
         self._store.build(self._header.generation)
         self.refresh()
+
+    def compact(self, *, on_images: Callable[[int], None] = lambda count: None) -> bool:
+        """As :meth:`ImageCollection.compact`, as far as the store can; what there was to do is not known."""
+        self._store.compact(self._header.generation)
+        self.refresh()
+        return True
 
     def verify(self) -> list[str]:
         """As :meth:`ImageCollection.verify`: every row of every photo, and what the store says of itself."""
@@ -330,7 +345,7 @@ class RemoteIndex(ImageCollection):
             "fingerprint": header.fingerprint,
             "model": header.model,
             "created": header.created,
-            "state": self._version,
+            "state": self.generation,
             "deleted_share": 0.0,
             "approximate": facts.approximate,
             "calibration": None if made is None else made.to_json(),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 
 import pyarrow as pa
 
 from objemb.checks import IndexWriteError
+from objemb.index.remote.generations import expect_open
 from objemb.index.remote.header import Header
 from objemb.index.remote.rows import rows_of
-from objemb.index.stores.base import Store
+from objemb.index.stores.base import Store, StoreError
 from objemb.structures import Described
 
 #: Rows that are written together, and bytes of their vectors: a batch is closed when it reaches either.
@@ -93,7 +95,8 @@ class RemoteWriter:
         known = self._there(wanted)
         unknown, there = [i for i in wanted if i not in known], [i for i in wanted if i in known]
         for first in range(0, len(there), BATCH_ROWS):
-            self._store.delete(self._header.generation, there[first : first + BATCH_ROWS])
+            some = there[first : first + BATCH_ROWS]
+            self._changed(partial(self._store.delete, self._header.generation, some))
         if self._ids is not None:
             self._ids.difference_update(there)
         if there:
@@ -115,9 +118,19 @@ class RemoteWriter:
         self._check_open()
         if not self._pending:
             return
-        self._store.replace(self._header.generation, pa.concat_tables(list(self._pending.values())))
+        rows = pa.concat_tables(list(self._pending.values()))
+        self._changed(partial(self._store.replace, self._header.generation, rows))
         self._pending, self._pending_rows = {}, 0
         self._published()
+
+    def _changed(self, change: Callable[[], None]) -> None:
+        """Change the rows of the generation, which counts if it still answers."""
+        try:
+            change()
+        except StoreError:
+            expect_open(self._store, self._header.generation)  # it may have been dropped: that is the better answer
+            raise
+        expect_open(self._store, self._header.generation)
 
     def _check_open(self) -> None:
         if not self._open:

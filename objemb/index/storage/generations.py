@@ -23,13 +23,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from objemb.checks import IndexFolderError, IndexWriteError, ObjembError
+from objemb.index.generations import NEXT, PREVIOUS
 from objemb.index.storage.files import CHUNK_BYTES, FileRecord, Folder, NewFile, open_file, write_errors
 from objemb.index.storage.lock import WriterLock
 from objemb.index.storage.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
 from objemb.index.storage.publish import Publisher, exclusive
 from objemb.index.storage.snapshot import Snapshot
 
-NEXT, PREVIOUS = "next", "previous"
 #: Fields of a manifest that go on when the generation changes, or that publication sets.
 _OF_THE_INDEX = ("created", "updated", "generation", "format")
 #: Error numbers of file systems without hard links, or of too many links to a file.

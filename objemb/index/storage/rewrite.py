@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from objemb import checks
 from objemb.checks import ArtefactMismatchError
 from objemb.index.storage import tables
 from objemb.index.storage.files import write_errors
@@ -19,9 +18,6 @@ from objemb.index.storage.segment_writer import SegmentWriter
 from objemb.index.storage.snapshot import Snapshot
 from objemb.index.storage.writer import Writer
 from objemb.types import BoolArray
-
-#: What to do with an image whose id is in the index already.
-COLLISIONS = ("error", "replace", "keep")
 
 
 def compact(folder: Path, like: Manifest, on_images: Callable[[int], None] = lambda count: None) -> bool:
@@ -68,14 +64,13 @@ def merge(
     Args:
         writer: An open writer of the target.
         sources: States of other indexes, of the same kind.
-        on_collision: One of :data:`COLLISIONS`.
+        on_collision: "error", "replace" or "keep".
         on_images: Called with numbers of images that are done.
 
     Raises:
         ArtefactMismatchError: An index is of another model.
         ValueError: An id is there already and ``on_collision`` is "error". Nothing is published.
     """
-    checks.one_of("on_collision", on_collision, COLLISIONS)
     for source in sources:
         _check_mergeable(writer.manifest, source)
     for source in sources:

@@ -102,8 +102,8 @@ class Store(Plugin, ABC):
         """Store some texts, all or none; None removes one. The first call makes what the header is kept in."""
 
     @abstractmethod
-    def version(self, generation: int) -> int:
-        """A number that is another one after every change of the rows of a generation or of the header."""
+    def version(self, generation: int | None) -> int:
+        """A number that is another one after every change of the rows of a generation, or, for None, of the header."""
 
     @abstractmethod
     def create(self, generation: int, dim: int) -> None:
@@ -176,6 +176,10 @@ class Store(Plugin, ABC):
     @abstractmethod
     def build(self, generation: int) -> None:
         """Build the index for approximate search, or rebuild it. Reading and writing go on."""
+
+    @abstractmethod
+    def compact(self, generation: int) -> None:
+        """Free the space of deleted rows, as far as that can be done while reading and writing go on."""
 
     def problems(self, generation: int) -> list[str]:
         """What is wrong with the table beyond what its rows tell; empty if nothing is."""

@@ -35,6 +35,8 @@ _KINDS = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_(), "n
 PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
 #: What Lance says to a writer that another was quicker than: of rows, and of a column that both add.
 _OVERTAKEN = r"conflict|concurrent|Column \w+ already exists"
+#: How long a version is kept that a reader may still read.
+KEPT_VERSIONS = timedelta(hours=1)
 #: Attempts to publish a version when another writer was quicker.
 _ATTEMPTS = 10
 
@@ -112,11 +114,11 @@ class Lance(Store):
 
         self._tried(write)
 
-    def version(self, generation: int) -> int:
-        """As :meth:`Store.version`: the sum of the versions of header and rows, both of which only grow."""
+    def version(self, generation: int | None) -> int:
+        """As :meth:`Store.version`: that of the table."""
         with self._translated():
-            header, rows = self._opened(f"{self._name}_header"), self._opened(self._table(generation))
-            return sum(int(table.version) for table in (header, rows) if table is not None)
+            table = self._opened(f"{self._name}_header" if generation is None else self._table(generation))
+            return 0 if table is None else int(table.version)
 
     def create(self, generation: int, dim: int) -> None:
         """As :meth:`Store.create`.
@@ -241,6 +243,11 @@ class Lance(Store):
             table.create_index("vector", config=config, replace=True)
 
         self._tried(make)
+
+    def compact(self, generation: int) -> None:
+        """As :meth:`Store.compact`: small files are joined, and versions before those of the last hour removed, which
+        nobody reads any more."""
+        self._tried(lambda: self._rows(generation).optimize(cleanup_older_than=KEPT_VERSIONS))
 
     def _table(self, generation: int) -> str:
         return self._name if not generation else f"{self._name}_g{generation}"

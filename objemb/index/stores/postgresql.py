@@ -89,7 +89,7 @@ class Postgresql(Store):
             cursor.execute("SELECT to_regclass(%s)", [self._quoted(f"{self._name}_header")])
             if _one(cursor) is None:
                 return {}
-            cursor.execute(self._sql("SELECT name, value FROM {header} WHERE name <> 'version'"))
+            cursor.execute(self._sql("SELECT name, value FROM {header} WHERE name !~ '^version'"))
             return dict(cursor.fetchall())
 
         return self._done(read)
@@ -104,15 +104,15 @@ class Postgresql(Store):
                 cursor.execute(self._sql("DELETE FROM {header} WHERE name = %s"), [name])
                 if value is not None:
                     cursor.execute(self._sql("INSERT INTO {header} (name, value) VALUES (%s, %s)"), [name, value])
-            self._end(cursor)
+            self._end(cursor, None)
 
         self._done(write)
 
-    def version(self, generation: int) -> int:
-        """As :meth:`Store.version`: the number of transactions that have changed something."""
+    def version(self, generation: int | None) -> int:
+        """As :meth:`Store.version`: the number of transactions that have changed it."""
 
         def read(cursor: Cursor[Any]) -> int:
-            cursor.execute(self._sql("SELECT value::bigint FROM {header} WHERE name = 'version'"))
+            cursor.execute(self._sql("SELECT value::bigint FROM {header} WHERE name = %s"), [_version_of(generation)])
             return int(_one(cursor) or 0)
 
         return self._done(read)
@@ -150,7 +150,7 @@ class Postgresql(Store):
             self._begin(cursor)
             for table in ("{rows}", "{fields}"):
                 self._run(cursor, f"DROP TABLE IF EXISTS {table}", generation)
-            self._end(cursor)
+            self._end(cursor, generation)
 
         self._done(remove)
 
@@ -191,7 +191,7 @@ class Postgresql(Store):
                     generation,
                     [[key for key, _ in keys], [kind for _, kind in keys]],
                 )
-            self._end(cursor)
+            self._end(cursor, generation)
 
         self._done(write)
 
@@ -201,7 +201,7 @@ class Postgresql(Store):
         def remove(cursor: Cursor[Any]) -> None:
             self._begin(cursor)
             self._run(cursor, "DELETE FROM {rows} WHERE image = ANY(%s)", generation, [list(images)])
-            self._end(cursor)
+            self._end(cursor, generation)
 
         self._done(remove)
 
@@ -300,7 +300,18 @@ class Postgresql(Store):
             cursor.execute(
                 self._sql(f"CREATE INDEX CONCURRENTLY {name} ON {{rows}} USING hnsw (vector vector_ip_ops)", generation)
             )
-        self._done(self._changed)
+
+        def changed(cursor: Cursor[Any]) -> None:
+            self._begin(cursor)
+            self._end(cursor, generation)
+
+        self._done(changed)
+
+    def compact(self, generation: int) -> None:
+        """As :meth:`Store.compact`: VACUUM, which frees space for rows to come and repairs the index for approximate
+        search; files do not shrink."""
+        with self._translated(), self._connect() as connection, connection.cursor() as cursor:
+            cursor.execute(self._sql("VACUUM (ANALYZE) {rows}", generation))
 
     def close(self) -> None:
         """As :meth:`Store.close`."""
@@ -331,12 +342,15 @@ class Postgresql(Store):
         """Wait for other writers, whose transactions would otherwise mix with this one in a photo."""
         cursor.execute(self._sql("SELECT 1 FROM {header} WHERE name = 'version' FOR UPDATE"))
 
-    def _end(self, cursor: Cursor[Any]) -> None:
-        cursor.execute(self._sql("UPDATE {header} SET value = (value::bigint + 1)::text WHERE name = 'version'"))
-
-    def _changed(self, cursor: Cursor[Any]) -> None:
-        self._begin(cursor)
-        self._end(cursor)
+    def _end(self, cursor: Cursor[Any], generation: int | None) -> None:
+        """Count a change of the rows of a generation, or of the header."""
+        cursor.execute(
+            self._sql(
+                "INSERT INTO {header} AS h VALUES (%s, '1') "
+                "ON CONFLICT (name) DO UPDATE SET value = (h.value::bigint + 1)::text"
+            ),
+            [_version_of(generation)],
+        )
 
     def _table(self, generation: int) -> str:
         return self._name if not generation else f"{self._name}_g{generation}"
@@ -409,6 +423,11 @@ class Postgresql(Store):
             ) from error
         except psycopg.Error as error:
             raise StoreError(f"{self.address}: {_first_line(error)}") from error
+
+
+def _version_of(generation: int | None) -> str:
+    """Name of the row of the header table that counts changes."""
+    return "version" if generation is None else f"version {generation}"
 
 
 def _first_line(error: Exception) -> str:

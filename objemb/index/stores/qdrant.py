@@ -91,11 +91,12 @@ class Qdrant(Store):
             if removed:
                 selector = models.PointIdsList(points=removed)
                 self._client.delete(self._header_name, selector, wait=True)
-            self._changed()
+            self._changed(None)
 
-    def version(self, generation: int) -> int:
+    def version(self, generation: int | None) -> int:
         """As :meth:`Store.version`: when the last change was made, in nanoseconds."""
-        return max((int(payload["value"]) for payload in self._header_points("version")), default=0)
+        points = self._header_points("version")
+        return max((int(point["value"]) for point in points if point.get("generation") == generation), default=0)
 
     def create(self, generation: int, dim: int) -> None:
         """As :meth:`Store.create`."""
@@ -156,7 +157,7 @@ class Qdrant(Store):
             for first in range(0, len(older), POINTS_AT_ONCE):
                 selector = models.PointIdsList(points=older[first : first + POINTS_AT_ONCE])
                 self._client.delete(table, selector, wait=True)
-            self._changed()
+            self._changed(generation)
 
     def delete(self, generation: int, images: Sequence[str]) -> None:
         """As :meth:`Store.delete`."""
@@ -167,7 +168,7 @@ class Qdrant(Store):
         with self._translated():
             selector = models.FilterSelector(filter=models.Filter(must=[_any_of("image", images)]))
             self._client.delete(self._table(generation), selector, wait=True)
-            self._changed()
+            self._changed(generation)
 
     def says(self, leaf: Node) -> bool:
         """As :meth:`Store.says`: as far as :func:`in_columns`, without the order of texts."""
@@ -244,7 +245,10 @@ class Qdrant(Store):
         with self._translated():
             changed = models.OptimizersConfigDiff(indexing_threshold=1000)
             self._client.update_collection(self._table(generation), optimizers_config=changed)
-            self._changed()
+            self._changed(generation)
+
+    def compact(self, generation: int) -> None:
+        """As :meth:`Store.compact`: the server does that by itself."""
 
     def close(self) -> None:
         """As :meth:`Store.close`."""
@@ -298,13 +302,13 @@ class Qdrant(Store):
         if points:
             self._client.upsert(self._header_name, points, wait=True)
 
-    def _changed(self) -> None:
+    def _changed(self, generation: int | None) -> None:
+        """Note a change of the rows of a generation, or of the header."""
         from qdrant_client import models
 
-        payload = {"kind": "version", "name": "version", "value": str(time.time_ns())}
-        self._client.upsert(
-            self._header_name, [models.PointStruct(id=_id("version"), vector=[0.0], payload=payload)], wait=True
-        )
+        payload = {"kind": "version", "generation": generation, "value": str(time.time_ns())}
+        point = models.PointStruct(id=_id("version", generation), vector=[0.0], payload=payload)
+        self._client.upsert(self._header_name, [point], wait=True)
 
     def _points(self, table: str, condition: Any, columns: Sequence[str]) -> Iterator[Any]:
         """Points that fulfil a condition, with some columns."""
