@@ -108,8 +108,6 @@ def index(
         check_system()
     if force and not prune:
         raise ValueError("--force: expected together with --prune, found alone")
-    if on is not None and boxes is not None:
-        raise ValueError("--on: expected without --boxes, since other processes take the regions of the model")
     executor = None if on is None else executor_of(on)
     find_images(photos)  # a wrong path is an error before anything is created
     skipped = SkippedList(output, errors)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +19,99 @@ from objemb.disk import file_sha256
 from objemb.images.names import composed
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+
+
+@dataclass(frozen=True)
+class BoxFile:
+    """What all photos share whose boxes come from a file.
+
+    Attributes:
+        file: Its path, for messages.
+        classes: Names of the labels.
+        masks: Whether segmentations become the extra ``masks``.
+    """
+
+    file: str
+    classes: tuple[str, ...]
+    masks: bool
+
+
+@dataclass(frozen=True)
+class GivenBoxes:
+    """What a file has for one photo, found by the photo's names: another process may place it on the pixels.
+
+    Attributes:
+        image: The image of the file; None if there is none for the photo.
+        boxes: Its boxes.
+        reason: Why there are none, if there might be; empty otherwise.
+        left_out: Whether the file may have boxes for the photo nevertheless.
+    """
+
+    image: CocoImage | None
+    boxes: tuple[CocoBox, ...] = ()
+    reason: str = ""
+    left_out: bool = False
+
+    def to_json(self, *, masks: bool) -> dict[str, object]:
+        """JSON-ready; :meth:`from_json` reverses it. Without ``masks``, of segmentations only the size of runs is kept,
+        which may be that of the image."""
+        return asdict(self if masks else replace(self, boxes=tuple(map(_without_mask, self.boxes))))
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> GivenBoxes:
+        """The boxes from :meth:`to_json`."""
+        image = data["image"]
+        if image is not None:
+            size = None if image["size"] is None else tuple(image["size"])
+            image = CocoImage(image["id"], image["file_name"], size)
+        boxes = tuple(CocoBox(**{**box, "box": tuple(box["box"])}) for box in data["boxes"])
+        return GivenBoxes(image, boxes, data["reason"], data["left_out"])
+
+
+@dataclass(frozen=True)
+class PlacedBoxes:
+    """What became of the boxes of one photo.
+
+    Attributes:
+        photo: Id of the photo.
+        image: Id of the image of the file whose boxes were used; None if there is none.
+        used: How many were used.
+        adjusted: Whether they were rotated or scaled.
+        left_out: Whether the photo is without boxes that the file may have for it.
+        problems: ``(entry, reason)`` of what was left out.
+    """
+
+    photo: str
+    image: str | None = None
+    used: int = 0
+    adjusted: bool = False
+    left_out: bool = False
+    problems: tuple[tuple[str, str], ...] = ()
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> PlacedBoxes:
+        """The record whose ``asdict`` was written as JSON."""
+        return PlacedBoxes(**{**data, "problems": tuple((entry, reason) for entry, reason in data["problems"])})
+
+
+def placed(photo: Photo, given: GivenBoxes, file: BoxFile) -> tuple[Regions, PlacedBoxes]:
+    """The boxes of a photo, in original pixels, by descending score, and what became of those of the file."""
+    problems: list[tuple[str, str]] = [(photo.id, given.reason)] if given.reason else []
+    image, left_out = given.image, given.left_out
+    if image is not None and not left_out:
+        try:
+            regions, stored = regions_of(
+                photo, image, given.boxes, file.classes, masks=file.masks, report=lambda *entry: problems.append(entry)
+            )
+        except FrameError as error:
+            left_out = True
+            problems.append((photo.id, _left_out(file.file, error)))
+        else:
+            adjusted = bool(stored) and image.size not in (None, photo.size)
+            return regions, PlacedBoxes(photo.id, image.id, len(stored), adjusted, problems=tuple(problems))
+    extras = {"masks": np.zeros((0, SIDE, SIDE), dtype=np.uint8)} if file.masks else {}
+    none = Regions(np.zeros((0, 4), dtype=np.float32), photo.size, classes=file.classes, extras=extras)
+    return none, PlacedBoxes(photo.id, left_out=left_out, problems=tuple(problems))
 
 
 @plugin
@@ -110,42 +204,70 @@ class StoredBoxes(Detector):
 
     def detect(self, photos: Sequence[Photo]) -> list[Regions]:
         """Boxes of photos, in original pixels, by descending score. A photo that is not in the file has none."""
-        self._asked |= len(photos) > 0
-        return [self._regions(photo) for photo in photos]
+        found = []
+        for photo in photos:
+            regions, outcome = placed(photo, self.given_for(photo.id, photo.path), self.about)
+            self.record(outcome)
+            found.append(regions)
+        return found
 
-    def _regions(self, photo: Photo) -> Regions:
+    @property
+    def about(self) -> BoxFile:
+        """What all photos share."""
+        return BoxFile(self.file, self.classes, self.masks)
+
+    def given_for(self, id: str, path: str | None) -> GivenBoxes:
+        """What the file has for a photo, by its id and the absolute path of its file, which is None for an image that
+        is not from a file. The boxes of an image are given to one photo only: the first one that asks."""
+        photo = _Names(id, path)
         try:
             image = self._images.of(photo)
             if image is None:
                 hint = self._images.hint(photo)
-                self._report(photo.id, f"expected an image of {self.file}, found none with its name or id{hint}")
-                return self._none(photo)
-            boxes = self._boxes.get(image.id, [])
+                return GivenBoxes(
+                    None, reason=f"expected an image of {self.file}, found none with its name or id{hint}"
+                )
+            boxes = tuple(self._boxes.get(image.id, ()))
             if boxes:
                 self._expect_first(photo, image)
-            regions, stored = regions_of(photo, image, boxes, self.classes, masks=self.masks, report=self._report)
-        except (FrameError, _AmbiguousError) as error:
-            self.left_out.add(photo.id)
-            self._report(photo.id, f"the boxes of {self.file} are left out: {error}")
-            return self._none(photo)
-        self._used[image.id] = len(stored)
-        if stored and image.size not in (None, photo.size):
-            self.adjusted.add(photo.id)
-        return regions
+        except _AmbiguousError as error:
+            return GivenBoxes(None, reason=_left_out(self.file, error), left_out=True)
+        return GivenBoxes(image, boxes)
 
-    def _expect_first(self, photo: Photo, image: CocoImage) -> None:
+    def record(self, outcome: PlacedBoxes) -> None:
+        """Count what became of the boxes of a photo, here or in another process."""
+        self._asked = True
+        self._problems |= dict.fromkeys(outcome.problems)
+        if outcome.left_out:
+            self.left_out.add(outcome.photo)
+        if outcome.image is not None:
+            self._used[outcome.image] = outcome.used
+        if outcome.adjusted:
+            self.adjusted.add(outcome.photo)
+
+    def _expect_first(self, photo: _Names, image: CocoImage) -> None:
         """Check that the boxes of an image are not used for two photos."""
         path, id = self._served.setdefault(image.id, (photo.path, photo.id))
         known = None not in (path, photo.path)
         if (path != photo.path) if known else (id != photo.id):
             raise _AmbiguousError(f"expected one photo {image.file_name!r}, found {id!r} before")
 
-    def _none(self, photo: Photo) -> Regions:
-        extras = {"masks": np.zeros((0, SIDE, SIDE), dtype=np.uint8)} if self.masks else {}
-        return Regions(np.zeros((0, 4), dtype=np.float32), photo.size, classes=self.classes, extras=extras)
 
-    def _report(self, entry: str, reason: str) -> None:
-        self._problems[entry, reason] = None
+def _left_out(file: str, why: Exception) -> str:
+    return f"the boxes of {file} are left out: {why}"
+
+
+def _without_mask(box: CocoBox) -> CocoBox:
+    runs = box.segmentation
+    return replace(box, segmentation={"size": runs.get("size")} if isinstance(runs, Mapping) else None)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The id of a photo, and the absolute path of its file."""
+
+    id: str
+    path: str | None
 
 
 class _AmbiguousError(ValueError):
@@ -172,7 +294,7 @@ class _Images:
             self._by_parts[parts].append(image)
             self._by_last_part[parts[-1]].append(image)
 
-    def of(self, photo: Photo) -> CocoImage | None:
+    def of(self, photo: _Names) -> CocoImage | None:
         """The image that matches a photo; None if there is none.
 
         Raises:
@@ -190,7 +312,7 @@ class _Images:
             raise _AmbiguousError(f"expected one image that could be the photo, found {first} and {second}")
         return matching[0] if matching else None
 
-    def hint(self, photo: Photo) -> str:
+    def hint(self, photo: _Names) -> str:
         """A hint for a photo without an image: an image that nearly matches."""
         elsewhere = self._of_this_name(photo)
         if elsewhere:
@@ -199,7 +321,7 @@ class _Images:
             return f"; the image with this id is {self._by_id[photo.id].file_name!r}"
         return ""
 
-    def _of_these_folders(self, photo: Photo) -> list[CocoImage]:
+    def _of_these_folders(self, photo: _Names) -> list[CocoImage]:
         """Images whose name and folders match the end of the photo's path, with as many folders as possible."""
         id = _parts(photo.id)
         path = id if photo.path is None else _parts(photo.path)
@@ -210,12 +332,12 @@ class _Images:
             return []
         return [i for i in self._by_last_part.get(id[-1], ()) if _parts(i.file_name)[-len(id) :] == id]
 
-    def _of_this_name(self, photo: Photo) -> list[CocoImage]:
+    def _of_this_name(self, photo: _Names) -> list[CocoImage]:
         """Images whose name matches a photo's, without folders."""
         lasts = dict.fromkeys(_parts(name)[-1] for name in (photo.id, photo.path) if name is not None)
         return [image for last in lasts for image in self._by_last_part.get(last, ())]
 
-    def _same_name(self, image: CocoImage, photo: Photo) -> bool:
+    def _same_name(self, image: CocoImage, photo: _Names) -> bool:
         """Whether the name of an image with a photo's id does not contradict the photo's name; folders are ignored."""
         return photo.path is None or _parts(image.file_name)[-1] == _parts(photo.path)[-1]
 
@@ -226,7 +348,7 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(p for p in parts if p not in ("", "..")) or ("",)
 
 
-def _numbers(photo: Photo) -> list[str]:
+def _numbers(photo: _Names) -> list[str]:
     """Possible ids of a photo's image in a file without names."""
     stems = [posixpath.splitext(_parts(name)[-1])[0] for name in (photo.path, photo.id) if name is not None]
     return [n for stem in stems for n in (stem, str(int(stem)) if stem.isdecimal() else stem)]

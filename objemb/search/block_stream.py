@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from objemb.checks import ObjembError
+from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.disk import replacing_folder
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.index.storage.schema import RowSchema
@@ -91,6 +93,7 @@ class BlockStream:
         schema: The schema of the rows.
         size: Photos of a block.
         on_skip: Called with each photo that could not be described.
+        boxes: Boxes from a file, None for the regions of the model. They are found here, and go with the photos.
     """
 
     executor: Executor
@@ -100,6 +103,7 @@ class BlockStream:
     schema: RowSchema
     size: int
     on_skip: Callable[[SkippedImage], None]
+    boxes: StoredBoxes | None = None
     _asked: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
     _taken: list[str] = field(default_factory=list, init=False, repr=False)
 
@@ -168,7 +172,17 @@ class BlockStream:
     def _sent(self, tasks: Iterable[Task]) -> Iterator[bytes]:
         for task in tasks:
             self._asked[task.name] = task
-            yield task.to_bytes()
+            yield replace(task, boxes=self._boxes_of(task)).to_bytes()
+
+    def _boxes_of(self, task: Task) -> dict[str, object] | None:
+        """What the file of boxes has for each photo of a task."""
+        if self.boxes is None:
+            return None
+        given = {
+            photo.id: self.boxes.given_for(photo.id, None if photo.address else os.path.abspath(photo.path))
+            for photo in task.photos
+        }
+        return {id: one.to_json(masks=self.boxes.masks) for id, one in given.items()}
 
     def _described(self, block: Block) -> Iterator[Described]:
         """Publish a block and read what was described; nothing if the block came before."""
@@ -185,6 +199,9 @@ class BlockStream:
             )
         for one in block.skipped:
             self.on_skip(one)
+        if self.boxes is not None:
+            for outcome in block.boxes:
+                self.boxes.record(outcome)
         for id in ids:
             described = index.get(id)
             assert described is not None

@@ -11,18 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from objemb.checks import ArtefactMismatchError
+from objemb.detectors.base import Detector
+from objemb.detectors.stored_boxes import BoxFile, GivenBoxes, PlacedBoxes, placed
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.index.storage.lock import LOCK_FILE
 from objemb.index.store import Index
 from objemb.models.opening import open_model
 from objemb.models.row_schema import row_schema
+from objemb.structures import Photo, Regions
 from objemb.version import __version__
 
 #: Bytes that hold the length of a header.
@@ -39,6 +42,7 @@ class Describing:
         device, precision, runtime, threads: As for :func:`objemb.models.opening.open_model`.
         dtype: Number type of the rows, as for :func:`objemb.models.row_schema.row_schema`.
         batch_size, workers, max_regions, max_pixels: As for ``EmbeddingModel.stream``.
+        boxes: The file of boxes, if they are given; those of each photo come with its task.
         version: Version of objemb.
     """
 
@@ -53,6 +57,7 @@ class Describing:
     workers: int = 2
     max_regions: int | None = None
     max_pixels: int = MAX_PIXELS
+    boxes: BoxFile | None = None
     version: str = __version__
 
 
@@ -64,11 +69,13 @@ class Task:
         name: Hash of everything that determines the rows: 32 hexadecimal digits.
         photos: The photos.
         stamps: The stamp of each by id.
+        boxes: What a file of boxes has for each by id, JSON-ready; None for the regions of the model.
     """
 
     name: str
     photos: tuple[ImageRef, ...]
     stamps: Mapping[str, str]
+    boxes: Mapping[str, Any] | None = None
 
     @staticmethod
     def of(photos: Iterable[ImageRef], stamps: Mapping[str, str], made_by: str) -> Task:
@@ -97,14 +104,16 @@ class Task:
         photos = [
             {"id": p.id, "path": str(p.path), "metadata": dict(p.metadata), "address": p.address} for p in self.photos
         ]
-        return json.dumps({"name": self.name, "photos": photos, "stamps": dict(self.stamps)}).encode()
+        return json.dumps(
+            {"name": self.name, "photos": photos, "stamps": dict(self.stamps), "boxes": self.boxes}
+        ).encode()
 
     @staticmethod
     def from_bytes(content: bytes) -> Task:
         """The task from :meth:`to_bytes`."""
         data = json.loads(content)
         photos = tuple(ImageRef(p["id"], Path(p["path"]), p["metadata"], p["address"]) for p in data["photos"])
-        return Task(data["name"], photos, data["stamps"])
+        return Task(data["name"], photos, data["stamps"], data["boxes"])
 
 
 @dataclass(frozen=True)
@@ -115,16 +124,23 @@ class Block:
         name: Name of the task.
         files: The files of a small index with the photos that were described, by name.
         skipped: The photos that were not.
+        boxes: What became of given boxes.
     """
 
     name: str
     files: Mapping[str, bytes]
     skipped: tuple[SkippedImage, ...] = ()
+    boxes: tuple[PlacedBoxes, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The length of a header in JSON, the header, and the files one after the other."""
         sizes = [[name, len(content)] for name, content in self.files.items()]
-        facts = {"name": self.name, "files": sizes, "skipped": [one.to_json() for one in self.skipped]}
+        facts = {
+            "name": self.name,
+            "files": sizes,
+            "skipped": [one.to_json() for one in self.skipped],
+            "boxes": [asdict(one) for one in self.boxes],
+        }
         header = json.dumps(facts).encode()
         return b"".join([len(header).to_bytes(_LENGTH, "little"), header, *self.files.values()])
 
@@ -139,7 +155,8 @@ class Block:
             start += size
         if start != len(content):
             raise ValueError(f"block {facts['name']}: expected {start} bytes, found {len(content)}")
-        return Block(facts["name"], files, tuple(SkippedImage(**one) for one in facts["skipped"]))
+        boxes = tuple(map(PlacedBoxes.from_json, facts["boxes"]))
+        return Block(facts["name"], files, tuple(SkippedImage(**one) for one in facts["skipped"]), boxes)
 
 
 class BlockDescriber:
@@ -174,6 +191,7 @@ class BlockDescriber:
         """A :class:`Task` to a :class:`Block`, both as bytes."""
         task, how = Task.from_bytes(content), self._how
         skipped: list[SkippedImage] = []
+        boxes = None if how.boxes is None or task.boxes is None else _SentBoxes(task.boxes, how.boxes)
         with tempfile.TemporaryDirectory(prefix="objemb-block-") as folder:
             place = Path(folder) / "index"
             index = Index.create(place, schema=self._schema, fingerprint=how.fingerprint)
@@ -181,6 +199,7 @@ class BlockDescriber:
                 task.photos,
                 batch_size=how.batch_size,
                 workers=how.workers,
+                boxes=boxes,
                 max_regions=how.max_regions,
                 max_pixels=how.max_pixels,
                 on_skip=skipped.append,
@@ -189,7 +208,29 @@ class BlockDescriber:
                 for one in described:
                     writer.add(one, stamp=task.stamps[one.image])
             files = {path.name: path.read_bytes() for path in place.iterdir() if path.name != LOCK_FILE}
-        return Block(task.name, files, tuple(skipped)).to_bytes()
+        outcomes = () if boxes is None else tuple(boxes.outcomes.values())
+        return Block(task.name, files, tuple(skipped), outcomes).to_bytes()
+
+
+class _SentBoxes(Detector):
+    """The boxes of a file, of the photos of a task.
+
+    Attributes:
+        outcomes: What became of those of each photo, by its id.
+    """
+
+    def __init__(self, given: Mapping[str, Any], file: BoxFile) -> None:
+        self._given, self._file = given, file
+        self.classes = file.classes
+        self.outcomes: dict[str, PlacedBoxes] = {}
+
+    def detect(self, photos: Sequence[Photo]) -> list[Regions]:
+        """As :meth:`Detector.detect`."""
+        found = []
+        for photo in photos:
+            regions, self.outcomes[photo.id] = placed(photo, GivenBoxes.from_json(self._given[photo.id]), self._file)
+            found.append(regions)
+        return found
 
 
 def _device(asked: str, number: int) -> str:

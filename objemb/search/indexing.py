@@ -14,6 +14,7 @@ from pathlib import Path
 
 from objemb.checks import ObjembError
 from objemb.detectors.base import Detector
+from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.disk import file_sha256
 from objemb.images.decode import MAX_PIXELS
 from objemb.images.object_stores import versions_of
@@ -144,8 +145,10 @@ class Job:
         """What describes photos in blocks, with the settings of this job."""
         if self.model.path is None:
             raise ValueError("on: expected a model that other processes can open at its path, found one without a path")
-        if self.boxes is not None:
-            raise ValueError("on: expected the regions of the model, found boxes from a file")
+        if not isinstance(self.boxes, StoredBoxes | None):
+            raise ValueError(
+                f"on: expected the regions of the model, or boxes from a file, found {type(self.boxes).__name__}"
+            )
         dtype = self.index.schema.to_json().get("dtype")
         how = Describing(
             model=str(self.model.path.absolute()),
@@ -159,9 +162,12 @@ class Job:
             workers=self.workers,
             max_regions=self.max_regions,
             max_pixels=self.max_pixels,
+            boxes=None if self.boxes is None else self.boxes.about,
         )
         folder = BlockFolder(on.folder)
-        return BlockStream(on.executor, how, self._regions_stamp(), folder, self.index.schema, on.size, skip)
+        return BlockStream(
+            on.executor, how, self._regions_stamp(), folder, self.index.schema, on.size, skip, self.boxes
+        )
 
     def _to_do(
         self, known: dict[str, str | None], stamps: dict[str, str], report: Report

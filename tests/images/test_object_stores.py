@@ -20,9 +20,9 @@ from objemb.images.sources import ImageRef, SkippedImage, find_images
 from objemb.index.store import Index
 from objemb.search.blocks import Task
 from objemb.search.indexing import photo_path
-from tests.cli.conftest import Run, model, parsed, run
+from tests.cli.conftest import Run, model, newer, parsed, run
 
-__all__ = ["model", "run"]
+__all__ = ["model", "newer", "run"]
 
 
 def png(seed: int) -> bytes:
@@ -121,7 +121,7 @@ def test_lists_in_a_store_and_lists_of_addresses(shelf: Any, tmp_path: Path) -> 
 
 
 def test_photos_of_a_store_are_indexed_and_their_changes_noticed(
-    run: Run, shelf: Any, model: Path, tmp_path: Path
+    run: Run, shelf: Any, model: Path, newer: Path, tmp_path: Path
 ) -> None:
     listed, index = tmp_path / "list.csv", tmp_path / "index"
     listed.write_text("path,shop\ns3://shop/shelf/b.png,north\ns3://shop/shelf/gone.png,south\n")
@@ -138,6 +138,13 @@ def test_photos_of_a_store_are_indexed_and_their_changes_noticed(
     assert json.loads(stamp or "")["address"] == "s3://shop/shelf/b.png"
     assert photo_path(stamp) is None  # no file of this machine
     assert parsed(run(*command, "--prune", code=3))["unchanged"] == 2
+    moved = parsed(run("migrate", index, "--model", newer, "--json"))
+    assert (moved["described"], moved["left_out"], moved["images"]) == (2, 0, 2)
+    assert Index.open(index).stamp("b.png") == stamp
     shelf.pipe_file("shop/shelf/b.png", png(9))
+    gone = parsed(run("migrate", index, "--model", model, "--drop-old", "--json", code=3))
+    assert (gone["described"], gone["left_out"], gone["images"]) == (1, 1, 1)
+    (left,) = [json.loads(line) for line in Path(gone["errors"]).read_text().splitlines()]
+    assert (left["path"], left["reason"]) == ("s3://shop/shelf/b.png", "changed since it was indexed")
     report = parsed(run(*command, code=3))
-    assert (report["updated"], report["unchanged"], report["images"]) == (1, 1, 2)
+    assert (report["added"], report["unchanged"], report["images"]) == (1, 1, 2)

@@ -4,12 +4,14 @@ import importlib.util
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from objemb.checks import ArtefactMismatchError, ObjembError
+from objemb.detectors.stored_boxes import PlacedBoxes
 from objemb.images.sources import ImageRef, SkippedImage
 from objemb.index.collection import ImageCollection
 from objemb.index.opening import create_index
@@ -197,7 +199,9 @@ def test_names_of_tasks_say_what_is_in_them() -> None:
 def test_a_block_there_and_back() -> None:
     block = Block("name", {"a": b"123", "b": b""}, (SkippedImage("i", "p", "r"),))
     assert Block.from_bytes(block.to_bytes()) == block
-    with pytest.raises(ValueError, match="block name: expected 112 bytes, found 111"):
+    boxed = replace(block, boxes=(PlacedBoxes("i", "7", 2, True, False, (("annotations[3]", "wrong"),)),))
+    assert Block.from_bytes(boxed.to_bytes()) == boxed
+    with pytest.raises(ValueError, match="block name: expected 125 bytes, found 124"):
         Block.from_bytes(block.to_bytes()[:-1])
 
 
@@ -262,10 +266,31 @@ def test_places_that_are_wrong(run: Run, photos: Path, model: Path, tmp_path: Pa
     assert not (tmp_path / "index").exists()
 
 
-def test_boxes_are_those_of_the_model(run: Run, photos: Path, model: Path, tmp_path: Path) -> None:
-    boxes = ("--boxes", tmp_path / "boxes.json")
-    result = run("index", photos, "-o", tmp_path / "index", "--model", model, "--on", "processes=2", *boxes, code=2)
-    assert "--on: expected without --boxes" in result.stderr
+def test_boxes_of_a_file_go_with_the_photos(
+    run: Run, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = json.loads((tmp_path / "boxes.json").read_text())
+    boxes["images"][4] |= {"width": 60, "height": 50}  # made on a smaller copy
+    boxes["annotations"][4]["bbox"] = [30, 10, 20, 20]
+    boxes["images"][5] |= {"width": 33, "height": 90}  # of another frame
+    boxes["annotations"].append({"id": 9, "image_id": 0, "category_id": 1, "bbox": [500, 500, 5, 5]})
+    boxes["annotations"][1]["segmentation"] = {"size": [100, 120], "counts": [12000]}
+    del boxes["images"][1]["width"], boxes["images"][1]["height"]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    (photos / "more").mkdir()
+    (photos / "more" / "3.png").write_bytes((photos / "3.png").read_bytes())  # a second photo of this name
+    (photos / "none.png").write_bytes((photos / "3.png").read_bytes())
+    monkeypatch.setattr("objemb.search.executors.base.executor_of", lambda where: Here())
+    options = ("--model", model, "--boxes", tmp_path / "boxes.json", "--json")
+    reports, listings = [], []
+    for name, more in (("alone", ()), ("made", ("--on", "processes=2", "--block-size", 3))):
+        report = parsed(run("index", photos, "-o", tmp_path / name, *options, *more, code=3))
+        listings.append({*(tmp_path / f"{name}.skipped.jsonl").read_text().splitlines()})
+        reports.append({key: report[key] for key in ("added", "images", "regions", "boxes_used", "box_problems")})
+    assert reports[0] == reports[1]
+    assert listings[0] == listings[1]
+    assert (reports[0]["boxes_used"], reports[0]["box_problems"]) == (5, 4)
+    assert_same(Index.open(tmp_path / "made"), Index.open(tmp_path / "alone"))
 
 
 @pytest.mark.lance
