@@ -18,7 +18,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,8 +33,11 @@ from objemb.structures import RegionDescriptors
 from tests.index.stores.servers import postgres
 
 PHOTOS, BATCH = 50, 10
+GROUPS = PHOTOS // BATCH
 #: A writer is killed within this many seconds after its first batch.
 LIFETIME = 0.4
+#: Most seconds that a writer may need for its first batch.
+MAX_START = 600.0
 #: Problems that are listed.
 SHOWN = 10
 
@@ -46,14 +49,14 @@ def version_of(image: int, version: int) -> RegionDescriptors:
 
 
 def write(address: str, first: int, told: Connection) -> None:
-    """Replace all photos again and again, in batches, until killed; tells the number of acknowledged batches."""
+    """Replace all photos again and again, in batches, until killed; tells the number of every acknowledged batch."""
     index, batch = open_index(address), first
     while True:
         with index.writer() as writer:
-            for image in range(BATCH * (batch % (PHOTOS // BATCH)), BATCH * (batch % (PHOTOS // BATCH) + 1)):
+            for image in range(BATCH * (batch % GROUPS), BATCH * (batch % GROUPS + 1)):
                 writer.add(version_of(image, batch))
-        batch += 1
         told.send(batch)
+        batch += 1
 
 
 def torture(
@@ -64,18 +67,20 @@ def torture(
     Returns:
         The number of batches that were acknowledged, and the problems.
     """
-    context, rng = multiprocessing.get_context("spawn"), random.Random(seed)
+    context, rng = multiprocessing.get_context("forkserver"), random.Random(seed)
+    context.set_forkserver_preload(["objemb.index.remote.conformance", "objemb.index.remote.index"])
     index = create_index(address, schema=UnitVectors(DIM), fingerprint="torture")
     with index.writer() as writer:
         for image in range(PHOTOS):
             writer.add(version_of(image, -1))
-    done, problems = 0, []
+    acknowledged = dict.fromkeys(range(GROUPS), -1)  # the last batch of each group of photos
+    first, count, problems = 0, 0, []
     for number in range(kills):
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=write, args=(address, done, there))
+        process = context.Process(target=write, args=(address, first, there))
         process.start()
         there.close()
-        here.poll(60)  # it takes a while to start
+        here.poll(MAX_START)  # a kill before the first batch would show nothing
         time.sleep(rng.uniform(0, LIFETIME))
         process.kill()
         if kill_server is not None:
@@ -83,16 +88,20 @@ def torture(
         process.join()
         try:
             while here.poll():
-                done = here.recv()
+                batch = here.recv()
+                acknowledged[batch % GROUPS] = batch
+                count += 1
         except EOFError:
             pass
-        problems += [f"kill {number}: {problem}" for problem in check(address, done)]
-        done = 1 + max(done, *(stored.metadata["version"] for stored in open_index(address).images()))  # type: ignore
-    return done, problems
+        problems += [f"kill {number}: {problem}" for problem in check(address, acknowledged)]
+        stored = (one.metadata["version"] for one in open_index(address).images())
+        first = 1 + max(*acknowledged.values(), *stored)  # type: ignore[call-overload]  # versions are numbers
+        print(f"kill {number + 1} of {kills}: {count} batches, {len(problems)} problems", file=sys.stderr)
+    return count, problems
 
 
-def check(address: str, done: int) -> list[str]:
-    """What is wrong after a kill, when ``done`` batches were acknowledged."""
+def check(address: str, acknowledged: Mapping[int, int]) -> list[str]:
+    """What is wrong after a kill; ``acknowledged`` is the last acknowledged batch of each group of photos."""
     index = open_index(address)
     problems, seen = index.verify(), 0
     for stored, _ in index.described():
@@ -103,9 +112,9 @@ def check(address: str, done: int) -> list[str]:
         assert isinstance(stored, RegionDescriptors)
         if not np.array_equal(stored.vectors, expected.vectors):
             problems.append(f"{stored.image}: rows of other versions than {version}")
-        acknowledged = max((b for b in range(max(0, done - 5), done) if b % 5 == image // BATCH), default=-1)
-        if version < acknowledged:
-            problems.append(f"{stored.image}: version {version}, although {acknowledged} was acknowledged")
+        least = acknowledged[image // BATCH]
+        if version < least:
+            problems.append(f"{stored.image}: version {version}, although {least} was acknowledged")
     return problems if seen == PHOTOS else [*problems, f"{seen} photos of {PHOTOS}"]
 
 

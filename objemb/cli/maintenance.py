@@ -30,6 +30,7 @@ def info(index: IndexPath, as_json: Json = False) -> None:
     about = facts.pop("model") or {}
     facts |= {name: f"{facts[name]:.1%}" for name in ("deleted_share", "approximate_share")}
     facts["approximate"] = facts["approximate"] or "none"
+    facts["updated"] = facts["updated"] or "unknown"
     size = "unknown" if facts["bytes"] is None else human_bytes(facts["bytes"])
     del facts["bytes"]
     for name in ("next", "previous"):

@@ -316,7 +316,7 @@ class ImageCollection(ABC):
     @abstractmethod
     def info(self) -> dict[str, Any]:
         """Counts, sizes and the model of the index, JSON-ready; ``next`` and ``previous`` are other generations, with
-        their counts and model, or None."""
+        their counts and model, or None. At an address, ``updated`` is None, and ``bytes`` may be."""
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raise ``ArtefactMismatchError``, with both fingerprints, if the index is of another model."""

@@ -34,5 +34,5 @@ def build_approximate(
     on_note("building the structure for approximate search")
     try:
         index.build_structure(engine or index.engine, on_progress=on_progress)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # without its library, or with vectors that it cannot hold
         on_note(f"note: search stays exact: {error}")

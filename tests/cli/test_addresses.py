@@ -13,9 +13,18 @@ from tests.index.stores.servers import postgres
 
 
 @pytest.fixture(
-    params=[pytest.param("lance", marks=pytest.mark.lance), pytest.param("postgresql", marks=pytest.mark.postgres)]
+    params=[
+        pytest.param("lance", marks=pytest.mark.lance),
+        pytest.param("postgresql", marks=pytest.mark.postgres),
+        pytest.param("qdrant", marks=pytest.mark.qdrant),
+    ]
 )
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "qdrant":
+        held = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+        monkeypatch.setattr(held, "close", lambda: None)
+        monkeypatch.setattr("objemb.index.stores.qdrant.connect", lambda address: held)
+        return "qdrant://localhost/shop"
     if request.param == "lance":
         pytest.importorskip("lancedb")
         return f"lance:{tmp_path}/shop"
@@ -25,6 +34,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.address(f"t{uuid.uuid4().hex[:12]}")
 
 
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact")
 def test_commands(
     run: Run, photos: Path, model: Path, newer: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +85,8 @@ def test_commands(
     facts = parsed(run("info", address, "--json"))
     assert (facts["next"], facts["previous"]["images"]) == (None, 6)
     assert parsed(run("index", photos, "-o", address, "--model", newer, *boxes))["unchanged"] == 6
+    copied = parsed(run("copy", address, tmp_path / "copy", "--json"))
+    assert (copied["copied"], copied["compared"]) == (6, 6)
     assert "the old generation was deleted" in run("migrate", address, "--drop-old").output
     assert "is not there" in run("migrate", address, "--cancel").output
 

@@ -231,7 +231,10 @@ class Conformance:
         photos = gallery(10, 12)
         index = self.filled(photos)
         assert [image.id for image in index.images()] == [p.image for p in photos]
-        assert [image.id for image in index.images(5)] == [p.image for p in photos[5:]]
+        for start in (1, 5, 12, 13):
+            assert [image.id for image in index.images(start)] == [p.image for p in photos[start:]]
+        assert [index.added_since(0), index.added_since(index.next_image)] == [12, 0]
+        assert len(index.sample(7)) == 7
         assert index.stamps() == {p.image: f"stamp {n}" for n, p in enumerate(photos)}
         for (stored, stamp), one in zip(index.described(), photos, strict=True):
             assert isinstance(stored, RegionDescriptors)

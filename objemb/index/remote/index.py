@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ from objemb.index.storage.snapshot import StoredImage
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.stores.base import Store, StoreError, StoreFacts
 from objemb.structures import Described, ImageRows, Match, RegionDescriptors, SearchResult
-from objemb.types import BoolArray, Float32Array
+from objemb.types import BoolArray, Float32Array, Int64Array
 
 #: Photos that are read at once, and rows without vectors.
 PHOTOS_AT_ONCE, ROWS_AT_ONCE = 500, 50_000
@@ -75,6 +75,7 @@ class RemoteIndex(ImageCollection):
         self._search = RemoteSearch(store, header)
         self._facts: StoreFacts | None = None
         self._types: dict[str, frozenset[str]] | None = None
+        self._held_order: Int64Array | None = None
 
     @staticmethod
     def open(store: Store) -> RemoteIndex:
@@ -140,7 +141,8 @@ class RemoteIndex(ImageCollection):
     @property
     def next_image(self) -> int:
         """As :attr:`ImageCollection.next_image`: one more than the largest number of an image."""
-        return 1 + max((number for number, _ in self._ordered()), default=-1)
+        order = self._order()
+        return 1 + int(order[-1]) if len(order) else 0
 
     @property
     def engine(self) -> Mapping[str, object] | None:
@@ -199,7 +201,8 @@ class RemoteIndex(ImageCollection):
 
     def added_since(self, next_image: int) -> int:
         """As :meth:`ImageCollection.added_since`."""
-        return sum(number >= next_image for number, _ in self._ordered())
+        order = self._order()
+        return len(order) - int(np.searchsorted(order, next_image))
 
     def __len__(self) -> int:
         return self._known_facts().images
@@ -211,9 +214,7 @@ class RemoteIndex(ImageCollection):
         """As :meth:`ImageCollection.writer`."""
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
-        return RemoteWriter(
-            self._store, self._header, lambda: {image for _, image in self._ordered()}, self._there, self.refresh
-        )
+        return RemoteWriter(self._store, self._header, self._ids, self._there, self.refresh)
 
     def build_structure(
         self,
@@ -237,10 +238,14 @@ class RemoteIndex(ImageCollection):
 
     def images(self, start: int = 0) -> Iterator[StoredImage]:
         """As :meth:`ImageCollection.images`."""
-        checks.whole("start", start, 0)
-        images = [image for _, image in self._ordered()[start:]]
-        for some in batches(images, PHOTOS_AT_ONCE):
-            yield from stored_images(self._whole(some, (*_PARTS, "stamp", "metadata")))
+        order, place = self._order(), checks.whole("start", start, 0)
+        while place < len(order):
+            last = order[min(place + PHOTOS_AT_ONCE, len(order)) - 1]
+            end = int(np.searchsorted(order, last, side="right"))  # photos of one number stay together
+            first = int(np.searchsorted(order, order[place]))
+            rows = self._numbered(order[place:end], (*_PARTS, "stamp", "metadata"))
+            yield from islice(stored_images(rows), place - first, None)
+            place = end
 
     def columns(self) -> list[str]:
         """As :meth:`ImageCollection.columns`."""
@@ -283,10 +288,18 @@ class RemoteIndex(ImageCollection):
         return self._filter(where).fits(_with_boxes(rows))
 
     def find(self, where: str) -> list[str]:
-        """As :meth:`ImageCollection.find`; the filter is evaluated here, on all rows."""
-        asked = self._filter(where)
-        rows = _with_boxes(self._scanned(COLUMNS))
-        return list(dict.fromkeys(rows["image"].filter(pa.array(asked.fits(rows))).to_pylist()))
+        """As :meth:`ImageCollection.find`; the filter is evaluated here, on all rows, some at a time."""
+        asked, found = self._filter(where), set[str]()
+        for part in self._store.scan(self._header.generation, COLUMNS, ROWS_AT_ONCE):
+            rows = _with_boxes(part)
+            found.update(rows["image"].filter(pa.array(asked.fits(rows))).to_pylist())
+        # a scan may show rows of versions that do not count
+        numbered = []
+        for some in batches(sorted(found), PHOTOS_AT_ONCE):
+            rows = _with_boxes(self._whole(some, COLUMNS))
+            fitting = rows.filter(pa.array(asked.fits(rows)))
+            numbered += zip(fitting["number"].to_pylist(), fitting["image"].to_pylist(), strict=True)
+        return list(dict.fromkeys(image for _, image in sorted(numbered)))
 
     def dense_rows(self, where: str | None = None) -> ImageRows:
         """As :meth:`ImageCollection.dense_rows`; all vectors are read into memory."""
@@ -323,9 +336,14 @@ class RemoteIndex(ImageCollection):
     def sample(self, count: int) -> Float32Array:
         """As :meth:`ImageCollection.sample`: the vectors of photos evenly spread over their order."""
         checks.whole("count", count)
-        images = [image for _, image in self._ordered()]
-        picked = np.linspace(0, len(images), min(count, len(images)), endpoint=False).astype(int).tolist()
-        rows = self.rows_of_images([images[n] for n in picked])
+        order = self._order()
+        picked = np.linspace(0, len(order), min(count, len(order)), endpoint=False).astype(int)
+        images = [
+            image
+            for some in batches(order[picked].tolist(), PHOTOS_AT_ONCE)
+            for image in self._numbered(np.array(some), _PARTS)["image"].unique().to_pylist()
+        ]
+        rows = self.rows_of_images(images)
         chosen = np.linspace(0, len(rows.vectors), min(count, len(rows.vectors)), endpoint=False).astype(int)
         sampled: Float32Array = rows.vectors[chosen]
         return sampled
@@ -345,6 +363,7 @@ class RemoteIndex(ImageCollection):
             "fingerprint": header.fingerprint,
             "model": header.model,
             "created": header.created,
+            "updated": None,  # stores do not tell
             "state": self.generation,
             "deleted_share": 0.0,
             "approximate": facts.approximate,
@@ -422,11 +441,26 @@ class RemoteIndex(ImageCollection):
         parts = self._store.scan(self._header.generation, columns, ROWS_AT_ONCE)
         return whole_photos(pa.concat_tables([empty_rows(self.dim, columns), *parts]))
 
-    def _ordered(self) -> list[tuple[int, str]]:
-        """Number and id of every image, in order."""
-        rows = self._scanned(_PARTS)
-        first = rows.filter(pa.compute.less_equal(rows["box"], 0))
-        return list(zip(first["number"].to_pylist(), first["image"].to_pylist(), strict=True))
+    def _order(self) -> Int64Array:
+        """The numbers of all images in order, int64: eight bytes of each are held as long as this state is open."""
+        if self._held_order is None:
+            parts = self._store.scan(self._header.generation, ("number", "box"), ROWS_AT_ONCE)
+            first = (part.filter(pa.compute.less_equal(part["box"], 0)) for part in parts)
+            order = np.concatenate([np.empty(0, np.int64), *(numbers(part, "number") for part in first)])
+            self._held_order = np.sort(order)
+        return self._held_order
+
+    def _numbered(self, order: Int64Array, columns: Sequence[str]) -> pa.Table:
+        """Columns of the images with some numbers, whole and in order."""
+        images = self._store.images_of(self._header.generation, np.unique(order).tolist())
+        rows = self._whole(list(dict.fromkeys(images)), columns)
+        # an image whose newer version has another number comes with that one
+        return rows.filter(pa.compute.is_in(rows["number"], pa.array(order)))
+
+    def _ids(self) -> set[str]:
+        """The ids of all images, those that are being replaced included."""
+        parts = self._store.scan(self._header.generation, ("image",), ROWS_AT_ONCE)
+        return {image for part in parts for image in part["image"].unique().to_pylist()}
 
 
 def _json(model: Mapping[str, object] | None) -> Mapping[str, object] | None:

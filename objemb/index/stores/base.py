@@ -165,6 +165,10 @@ class Store(Plugin, ABC):
         """Some columns of the rows of some images, in any order; images that are not there have none."""
 
     @abstractmethod
+    def images_of(self, generation: int, numbers: Sequence[int]) -> list[str]:
+        """The images that have, or had, some numbers, in any order; a number that is not there has none."""
+
+    @abstractmethod
     def scan(self, generation: int, columns: Sequence[str], batch: int) -> Iterator[pa.Table]:
         """Some columns of all rows, in tables of about ``batch`` rows, in any order, as they are when the scan begins
         where the store can do that."""
@@ -175,7 +179,11 @@ class Store(Plugin, ABC):
 
     @abstractmethod
     def build(self, generation: int) -> None:
-        """Build the index for approximate search, or rebuild it. Reading and writing go on."""
+        """Build the index for approximate search, or rebuild it. Reading and writing go on.
+
+        Raises:
+            ValueError: Its vectors are too long for that.
+        """
 
     @abstractmethod
     def compact(self, generation: int) -> None:

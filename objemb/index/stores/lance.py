@@ -207,6 +207,14 @@ class Lance(Store):
             query = self._rows(generation).search().where(_among("image", images)).select(list(columns))
             return _plain(query.limit(_ALL).to_arrow(), columns)
 
+    def images_of(self, generation: int, numbers: Sequence[int]) -> list[str]:
+        """As :meth:`Store.images_of`; reads all numbers where no index for approximate search was built."""
+        with self._translated():
+            among = f"box <= 0 AND number IN ({', '.join(map(str, numbers))})"
+            found = self._rows(generation).search().where(among).select(["image"]).limit(_ALL).to_arrow()
+            images: list[str] = found["image"].to_pylist()
+            return images
+
     def scan(self, generation: int, columns: Sequence[str], batch: int) -> Iterator[pa.Table]:
         """As :meth:`Store.scan`: of one version."""
         with self._translated():
@@ -230,14 +238,15 @@ class Lance(Store):
         return StoreFacts(images, rows, size, kind, 0 if stats is None else int(stats.num_indexed_rows), details)
 
     def build(self, generation: int) -> None:
-        """As :meth:`Store.build`: IVF-HNSW with a byte per number for vectors, a B-tree for images; small files are
-        joined before."""
+        """As :meth:`Store.build`: IVF-HNSW with a byte per number for vectors, B-trees for images and their numbers;
+        small files are joined before."""
         from lancedb.index import BTree, HnswSq
 
         def make() -> None:
             table = self._rows(generation)
             table.optimize()
-            table.create_index("image", config=BTree(), replace=True)
+            for column in ("image", "number"):
+                table.create_index(column, config=BTree(), replace=True)
             partitions = max(1, round(math.sqrt(table.count_rows()) / 8))
             config = HnswSq(distance_type="dot", num_partitions=partitions)
             table.create_index("vector", config=config, replace=True)

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from objemb.index.addresses import Address
-from objemb.index.filters.columns import METADATA_PREFIX, type_of
-from objemb.index.filters.syntax import Either, Every, IsNull, Node, Not, OneOf, Value
+from objemb.index.filters.syntax import Node
 from objemb.index.remote.rows import COLUMNS, metadata_of, row_schema, value_types
+from objemb.index.stores._sql import INFINITY, condition
 from objemb.index.stores.base import Nearest, Store, StoreError, StoreFacts
 from objemb.registry import plugin
 from objemb.structures import Scalar
@@ -32,8 +32,8 @@ T = TypeVar("T")
 MAX_NAME = 40
 #: Rows that an index for approximate search looks at beyond those that are asked for, and the most it can look at.
 EF_SEARCH, MOST_EF_SEARCH = 100, 1000
-#: A number that is above every float, which JSON in the database cannot hold otherwise.
-_INFINITY = "1e309"
+#: The longest vectors that an index for approximate search can hold.
+MOST_INDEXED = 2000
 #: Types of the columns in the order of :data:`objemb.index.remote.rows.COLUMNS`, without metadata and vector.
 _TYPES = {
     **{"image": "text", "number": "bigint", "box": "integer", "boxes": "integer"},
@@ -135,6 +135,7 @@ class Postgresql(Store):
             # compressed floats are no smaller, and a vector in the row itself is read without a detour
             self._run(cursor, "ALTER TABLE {rows} ALTER COLUMN vector SET STORAGE PLAIN" if dim <= 1900 else
                       "ALTER TABLE {rows} ALTER COLUMN vector SET STORAGE EXTERNAL", generation)  # fmt: skip
+            self._run(cursor, "CREATE INDEX IF NOT EXISTS {numbers} ON {rows} (number) WHERE box <= 0", generation)
             self._run(
                 cursor,
                 "CREATE TABLE IF NOT EXISTS {fields} (key text, type text, PRIMARY KEY (key, type))",
@@ -213,10 +214,10 @@ class Postgresql(Store):
         self, generation: int, vectors: Float32Array, count: int, where: Node | None, *, exact: bool
     ) -> list[Nearest]:
         """As :meth:`Store.nearest`."""
-        condition, values = _condition(where)
+        fits, values = condition(where)
         # "+ 0" keeps every plan from the index, whatever was prepared or set
         order = "(vector <#> %s::vector) + 0" if exact else "vector <#> %s::vector"
-        query = f"SELECT image, {order} FROM {{rows}} WHERE box >= 0 AND {condition} ORDER BY 2 LIMIT {int(count)}"
+        query = f"SELECT image, {order} FROM {{rows}} WHERE box >= 0 AND {fits} ORDER BY 2 LIMIT {int(count)}"
 
         def read(cursor: Cursor[Any]) -> list[Nearest]:
             if not exact:
@@ -234,8 +235,8 @@ class Postgresql(Store):
 
     def count(self, generation: int, where: Node | None, most: int) -> int:
         """As :meth:`Store.count`."""
-        condition, values = _condition(where)
-        inner = f"SELECT 1 FROM {{rows}} WHERE box >= 0 AND {condition} LIMIT {int(most)}"
+        fits, values = condition(where)
+        inner = f"SELECT 1 FROM {{rows}} WHERE box >= 0 AND {fits} LIMIT {int(most)}"
 
         def read(cursor: Cursor[Any]) -> int:
             self._run(cursor, f"SELECT count(*) FROM ({inner}) AS matching", generation, values)
@@ -252,6 +253,16 @@ class Postgresql(Store):
             return cursor.fetchall()
 
         return _table(self._done(read), columns)
+
+    def images_of(self, generation: int, numbers: Sequence[int]) -> list[str]:
+        """As :meth:`Store.images_of`, by an index of the numbers."""
+
+        def read(cursor: Cursor[Any]) -> list[str]:
+            query = "SELECT image FROM {rows} WHERE box <= 0 AND number = ANY(%s)"
+            self._run(cursor, query, generation, [list(numbers)])
+            return [image for (image,) in cursor.fetchall()]
+
+        return self._done(read)
 
     def scan(self, generation: int, columns: Sequence[str], batch: int) -> Iterator[pa.Table]:
         """As :meth:`Store.scan`, in a transaction and on a connection of its own."""
@@ -295,6 +306,11 @@ class Postgresql(Store):
     def build(self, generation: int) -> None:
         """As :meth:`Store.build`: an HNSW index of inner products (m 16, ef_construction 64), built concurrently."""
         name = self._index_name(generation)
+        if (dim := self._dim(generation)) > MOST_INDEXED:
+            raise ValueError(
+                f"{self.address}: expected vectors of at most {MOST_INDEXED} numbers, as HNSW of pgvector holds, "
+                f"found {dim}; search stays exact, or use a model with a whitening to fewer numbers"
+            )
         with self._translated(), self._connect() as connection, connection.cursor() as cursor:
             cursor.execute(self._sql("DROP INDEX CONCURRENTLY IF EXISTS {index}", generation))
             cursor.execute(
@@ -319,6 +335,18 @@ class Postgresql(Store):
             if self._held is not None:
                 self._held.close()
                 self._held = None
+
+    def _dim(self, generation: int) -> int:
+        """Length of the vectors of a generation."""
+
+        def read(cursor: Cursor[Any]) -> int:
+            cursor.execute(
+                "SELECT atttypmod FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'vector'",
+                [self._quoted(self._table(generation))],
+            )
+            return int(_one(cursor))
+
+        return self._done(read)
 
     def _allow_index(self, cursor: Cursor[Any], count: int) -> None:
         """Let the index look at enough rows; it returns no more than it looks at, and of these only those that match a
@@ -371,6 +399,7 @@ class Postgresql(Store):
         parts = [] if self._schema is None else [self._schema]
         tables = {key: sql.Identifier(*parts, name) for key, name in names.items()}
         tables["index"] = sql.Identifier(*parts, self._index_name(generation))
+        tables["numbers"] = sql.Identifier(f"{table}_numbers")
         return sql.SQL(text).format(**tables)
 
     def _run(
@@ -492,78 +521,9 @@ def _stored_metadata(text: str) -> tuple[Any, str | None]:
     if not changed:
         return Jsonb(values), None
     shown: dict[str, Scalar] = {k: None if v != v else v for k, v in values.items()}
-    encoded = json.dumps(shown).replace("-Infinity", f"-{_INFINITY}").replace("Infinity", _INFINITY)
+    encoded = json.dumps(shown).replace("-Infinity", f"-{INFINITY}").replace("Infinity", INFINITY)
     return Jsonb(encoded, dumps=str), text
 
 
 def _comes_back_changed(value: float) -> bool:
     return not math.isfinite(value) or (value.is_integer() and "e" in repr(value))
-
-
-def _condition(where: Node | None) -> tuple[str, list[object]]:
-    """A filter in normal form as SQL with its values; true where the filter is, and null or false elsewhere."""
-    values: list[object] = []
-
-    def put(value: object) -> str:
-        values.append(value)
-        return "%s"
-
-    def said(node: Node) -> str:
-        if isinstance(node, Every | Either):
-            word = " AND " if isinstance(node, Every) else " OR "
-            return "(" + word.join(said(part) for part in node.parts) + ")"
-        negated, leaf = (True, node.part) if isinstance(node, Not) else (False, node)
-        assert not isinstance(leaf, Not | Every | Either), "a filter in normal form"
-        own = not leaf.field.startswith(METADATA_PREFIX)
-        key = leaf.field.removeprefix(METADATA_PREFIX)
-        if isinstance(leaf, IsNull):
-            if own:
-                return f"{leaf.field} IS {'NOT ' * negated}NULL"
-            return f"coalesce(jsonb_typeof(metadata -> {put(key)}::text), 'null') {'<>' if negated else '='} 'null'"
-        if isinstance(leaf, OneOf):
-            if own:
-                fitting = [v for v in leaf.values if type_of(v) == ("number" if leaf.field == "score" else "text")]
-                among = "(" + (" OR ".join(_own(leaf.field, "=", v, put) for v in fitting) or "false") + ")"
-                return f"({leaf.field} IS NOT NULL AND NOT {among})" if negated else among
-            # values are put in the order of the text
-            there = (
-                f"coalesce(jsonb_typeof(metadata -> {put(key)}::text), 'null') <> 'null' AND NOT " if negated else ""
-            )
-            among = " OR ".join(f"metadata @> {put(_json(key, value))}::jsonb" for value in leaf.values)
-            return f"({there}({among}))"
-        if own:
-            return _own(leaf.field, leaf.operator, leaf.value, put)
-        if leaf.operator == "=":
-            return f"metadata @> {put(_json(key, leaf.value))}::jsonb"
-        kind = {"text": "string"}.get(type_of(leaf.value), type_of(leaf.value))
-        of_kind = f"jsonb_typeof(metadata -> {put(key)}::text) = '{kind}'"
-        if leaf.operator == "!=":
-            return f"({of_kind} AND NOT metadata @> {put(_json(key, leaf.value))}::jsonb)"
-        if kind == "number":
-            compared = f"(metadata ->> {put(key)}::text)::numeric {leaf.operator} {put(_number(leaf.value))}::numeric"
-        else:
-            compared = f'(metadata ->> {put(key)}::text) COLLATE "C" {leaf.operator} {put(leaf.value)}'
-        return f"CASE WHEN {of_kind} THEN {compared} ELSE false END"
-
-    return ("true", values) if where is None else (said(where), values)
-
-
-def _own(field: str, operator: str, value: Value, put: Callable[[object], str]) -> str:
-    """A comparison of a field that every index has."""
-    sign = "<>" if operator == "!=" else operator
-    if field == "score":
-        if type_of(value) != "number":
-            return "false"
-        # the shortest decimal of a float32, in which a score is what was written
-        return f"score::text::numeric {sign} {put(_number(value))}::numeric"
-    return f'{field} COLLATE "C" {sign} {put(value)}' if type_of(value) == "text" else "false"
-
-
-def _number(value: Value) -> str:
-    return repr(value).replace("inf", _INFINITY)
-
-
-def _json(key: str, value: Value) -> str:
-    """An object that contains a value, as JSON."""
-    text = _number(value) if type_of(value) == "number" else json.dumps(value)
-    return f"{{{json.dumps(key)}: {text}}}"

@@ -114,6 +114,7 @@ class Qdrant(Store):
                 ("image", models.PayloadSchemaType.KEYWORD),
                 ("label", models.PayloadSchemaType.KEYWORD),
                 ("box", models.PayloadSchemaType.INTEGER),
+                ("number", models.PayloadSchemaType.INTEGER),
             ):
                 self._client.create_payload_index(table, field, kind, wait=True)
 
@@ -211,6 +212,15 @@ class Qdrant(Store):
         """As :meth:`Store.rows`."""
         with self._translated():
             return _table(list(self._points(self._table(generation), _any_of("image", images), columns)), columns)
+
+    def images_of(self, generation: int, numbers: Sequence[int]) -> list[str]:
+        """As :meth:`Store.images_of`."""
+        from qdrant_client import models
+
+        among = models.FieldCondition(key="number", match=models.MatchAny(any=list(numbers)))
+        with self._translated():
+            points = self._points(self._table(generation), among, ["image"])
+            return list(dict.fromkeys(point.payload["image"] for point in points))
 
     def scan(self, generation: int, columns: Sequence[str], batch: int) -> Iterator[pa.Table]:
         """As :meth:`Store.scan`, page by page: points that change meanwhile are there or not."""

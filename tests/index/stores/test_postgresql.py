@@ -13,6 +13,7 @@ from objemb.index.opening import create_index, open_index
 from objemb.index.remote.conformance import DIM, photo, unit
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.stores.base import StoreError
+from objemb.structures import RegionDescriptors
 from tests.index.stores.servers import Postgres, postgres
 
 pytestmark = pytest.mark.postgres
@@ -65,6 +66,18 @@ def test_metadata_that_look_like_sql(server: Postgres) -> None:
     quoted = hostile.replace("'", "''")
     assert [hit.image for hit in index.search(one, where=f"`{hostile}` = '{quoted}'")] == ["it's %s"]
     assert [hit.image for hit in index.search(one, where=f"`{hostile}` >= '{quoted}'")] == ["it's %s"]
+
+
+def test_long_vectors_are_searched_exactly(server: Postgres) -> None:
+    index = create_index(server.address(f"t{uuid.uuid4().hex[:12]}"), schema=UnitVectors(2048), fingerprint="a")
+    vectors = np.eye(3, 2048, dtype=np.float32)
+    one = RegionDescriptors("one", photo("one", vectors[:, :DIM]).regions, vectors)
+    with index.writer() as writer:
+        writer.add(one)
+    index.refresh()
+    with pytest.raises(ValueError, match=r"at most 2000 numbers, as HNSW .*found 2048; search stays exact"):
+        index.build_structure()
+    assert [hit.image for hit in index.search(one)] == ["one"]
 
 
 @pytest.mark.parametrize("store", ["--postgres", "--lance"])
