@@ -77,11 +77,10 @@ def test_commands(
     assert objemb.open(folder).index.stamps() == objemb.open(address).index.stamps()
 
     report = parsed(run("migrate", address, "--model", newer, "--json"))
-    run("migrate", folder, "--model", newer)
     assert (report["described"], report["given"], report["left_out"], report["images"]) == (6, 6, 0, 6)
     assert "generation 0" in report["previous"]
-    found = [parsed(run("search", where, photos / "0.png", *query)) for where in (folder, address)]
-    assert found[0] == found[1]
+    (first, *_) = parsed(run("search", address, photos / "0.png", *query))["hits"]
+    assert (first["image"], first["score"]) == ("0.png", pytest.approx(1.0, abs=1e-6))
     facts = parsed(run("info", address, "--json"))
     assert (facts["next"], facts["previous"]["images"]) == (None, 6)
     assert parsed(run("index", photos, "-o", address, "--model", newer, *boxes))["unchanged"] == 6

@@ -93,7 +93,7 @@ def indexed(folder: Path, photos: Path, model: Path) -> Path:
 
 
 @contextmanager
-def serving(index: Path, options: Options | None = None, *, token: str | None = None) -> Iterator[Served]:
+def serving(index: Path | str, options: Options | None = None, *, token: str | None = None) -> Iterator[Served]:
     from objemb.serve._app import guarded_app
     from objemb.serve._server import run
 

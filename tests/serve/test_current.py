@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from objemb.index.opening import create_index
 from objemb.index.store import Index
 from objemb.models.opening import open_model
+from objemb.search.copying import Copy
 from objemb.search.migration import Migration
 from objemb.search.opening import open_retrieval
 from objemb.search.retrieval import Retrieval
@@ -34,6 +36,32 @@ def test_a_publication_of_another_process_is_served_within_two_seconds(index: Pa
         assert {"new.png", "0.png"} <= {hit["image"] for hit in hits}
         assert "2.png" not in {hit["image"] for hit in hits}
         assert 'objemb_index_reloads_total{outcome="served"} 1.0' in running.client.get("/metrics").text
+
+
+@pytest.mark.lance
+def test_an_index_at_an_address_is_served_as_a_folder(index: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    folder = Index.open(index)
+    made = create_index(
+        f"lance:{tmp_path}/shop", schema=folder.schema, fingerprint=folder.fingerprint, model=folder.model
+    )
+    Copy(folder, made).run()
+    photo = encoded(picture(0))
+    with serving(index, Options(decoders=1)) as running:
+        answer = running.search(photo).content
+        facts = running.client.get("/v1/info").json()["index"]
+    with serving(made.address, Options(decoders=1)) as running:
+        assert running.search(photo).content == answer
+        here = running.client.get("/v1/info").json()["index"]
+        assert (here["images"], here["regions"], here["updated"]) == (facts["images"], facts["regions"], None)
+        assert here["columns"] == facts["columns"]
+        assert running.client.get("/v1/images?start=2&limit=2").json()["total"] == COUNT
+        made.delete(["2.png"])
+        begun = time.monotonic()
+        while running.client.get("/v1/info").json()["index"]["images"] == COUNT and time.monotonic() - begun < 20:
+            time.sleep(0.1)
+        assert running.client.get("/v1/info").json()["index"]["images"] == COUNT - 1
+        assert running.client.get("/v1/images/2.png").status_code == 404
 
 
 def test_an_index_whose_model_is_not_there_is_refused_and_the_old_one_served(index: Path, tmp_path: Path) -> None:
