@@ -74,7 +74,7 @@ def torture(
         for image in range(PHOTOS):
             writer.add(version_of(image, -1))
     acknowledged = dict.fromkeys(range(GROUPS), -1)  # the last batch of each group of photos
-    first, count, problems = 0, 0, []
+    first, count, problems = 0, 0, list[str]()
     for number in range(kills):
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=write, args=(address, first, there))
@@ -94,8 +94,8 @@ def torture(
         except EOFError:
             pass
         problems += [f"kill {number}: {problem}" for problem in check(address, acknowledged)]
-        stored = (one.metadata["version"] for one in open_index(address).images())
-        first = 1 + max(*acknowledged.values(), *stored)  # type: ignore[call-overload]  # versions are numbers
+        stored = [int(str(one.metadata["version"])) for one in open_index(address).images()]
+        first = 1 + max(*acknowledged.values(), *stored)
         print(f"kill {number + 1} of {kills}: {count} batches, {len(problems)} problems", file=sys.stderr)
     return count, problems
 

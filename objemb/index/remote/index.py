@@ -294,7 +294,7 @@ class RemoteIndex(ImageCollection):
             rows = _with_boxes(part)
             found.update(rows["image"].filter(pa.array(asked.fits(rows))).to_pylist())
         # a scan may show rows of versions that do not count
-        numbered = []
+        numbered = list[tuple[int, str]]()
         for some in batches(sorted(found), PHOTOS_AT_ONCE):
             rows = _with_boxes(self._whole(some, COLUMNS))
             fitting = rows.filter(pa.array(asked.fits(rows)))
