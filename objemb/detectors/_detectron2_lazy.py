@@ -8,6 +8,7 @@ imported inside functions only.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import pkgutil
@@ -127,8 +128,9 @@ def lazy_network(content: Settings, opts: Sequence[object], limits: Mapping[str,
     Raises:
         ValueError: A part of the network is not one of Detectron2, or the network is none with ROI heads.
     """
-    cfg = OmegaConf.create({NETWORK: _restored(content[NETWORK], NETWORK)}, flags={"allow_objects": True})
-    _override(cfg, opts)
+    plain = {NETWORK: copy.deepcopy(content[NETWORK])}
+    _override(plain, opts)  # before the values are checked, since a folder brings its overrides, too
+    cfg = OmegaConf.create({NETWORK: _restored(plain[NETWORK], NETWORK)}, flags={"allow_objects": True})
     model = cfg[NETWORK]
     heads = _section(model, "roi_heads", NETWORK)
     for key in [key for key in heads if str(key).startswith(OWN)]:
@@ -239,16 +241,25 @@ def _all_stages(model: DictConfig) -> None:
         backbone.out_features = wanted
 
 
-def _override(cfg: DictConfig, opts: Sequence[object]) -> None:
+def _override(cfg: Any, opts: Sequence[object]) -> None:
+    """Set values of a config, or of its plain form, in place."""
     if len(opts) % 2:
         raise ValueError(f"opts: expected key, value, key, value ..., found {len(opts)} entries")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
+        node, path = cfg, str(key).split(".")
         try:
-            if not isinstance(key, str) or OmegaConf.select(cfg, key.rpartition(".")[0] or NETWORK) is None:
-                raise ValueError(f"opts: expected keys of the LazyConfig, found {key!r}")
-            OmegaConf.update(cfg, key, value)
-        except OmegaConfBaseException as error:
-            raise ValueError(f"opts: expected keys of the LazyConfig, found {key!r}: {error}") from error
+            for name in path[:-1]:
+                node = node[_place(node, name)]
+            node[_place(node, path[-1])] = value
+        except (KeyError, IndexError, TypeError, ValueError, OmegaConfBaseException) as error:
+            raise ValueError(f"opts: expected keys of the LazyConfig, found {key!r}") from error
+
+
+def _place(node: Any, name: str) -> str | int:
+    """Key or index of a part of a node."""
+    if isinstance(node, list) or OmegaConf.is_list(node):
+        return int(name)
+    return SCALES if name == WEIGHTS and SCALES in node else name
 
 
 def _test_sizes(cfg: DictConfig) -> Iterator[list[int]]:

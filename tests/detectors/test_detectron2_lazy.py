@@ -185,6 +185,15 @@ class TestWhatAFolderMayName:
                 with pytest.raises(ValueError, match=rf"norm_layer: expected a part of a network .*found '{name}'"):
                     lazy_network(content, (), {})
 
+    def test_nor_by_its_overrides(self) -> None:
+        content = read_file(PROGRAM)
+        with pytest.raises(ValueError, match=r"backbone: expected a part of a network .*found 'os.system'"):
+            lazy_network(content, ["model.backbone._target_", "os.system"], {})
+        with pytest.raises(ValueError, match=r"expected a value, or a reference to a key"):
+            lazy_network(content, ["model.input_format", "${oc.env:HOME}"], {})
+        changed = lazy_network(content, ["model.proposal_generator.box2box_transform.weights", [2.0] * 4], {})
+        assert changed.proposal_generator.box2box_transform.weights == [2.0] * 4
+
     def test_no_resolvers(self) -> None:
         content: Any = copy.deepcopy(read_file(PROGRAM))
         content["model"]["input_format"] = "${oc.env:HOME}"
