@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 #: Operators that follow a convolution in whole numbers as long as all that they read does.
 FOLLOWING = ("Clip", "Relu", "Add")
-#: First convolutions that stay in float32: 88 instead of 68 % of a detector's boxes (on MobileNetV2) then overlap with
-#: PyTorch's by 0.9, and it takes no longer.
+#: First convolutions of models with a detector that stay in float32: 88 instead of 68 % of its boxes (on MobileNetV2)
+#: then overlap with PyTorch's by 0.9, and it takes no longer there.
 EXACT = 6
 #: Part of the scope of the nodes that compute the maps of windows; their vectors lose most, and little time is spent.
 WINDOWS = "canvas_maps"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from objemb.export.graphs import Traced
-from objemb.export.quantize import quantized, scopes
+from objemb.export.quantize import EXACT, quantized, scopes
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def write_graph(
     precision: str,
     about: Mapping[str, str],
     samples: Sequence[Mapping[str, AnyArray]] = (),
+    exact: int = EXACT,
 ) -> list[str]:
     """Write a graph.
 
@@ -47,6 +48,7 @@ def write_graph(
             float32 where a processor has nothing better; or ``int8``, see :func:`objemb.export.quantize.quantized`.
         about: Facts about the model, by name, for whoever has the file alone; ONNX only.
         samples: For ``int8``: inputs of the graph by name, from photos to calibrate with.
+        exact: For ``int8``: number of convolutions that stay in float32, from the first one on.
 
     Returns:
         Names of the files, the one to open first.
@@ -60,10 +62,10 @@ def write_graph(
         torch.export.save(traced.program, file)
         return [file.name]
     if format == "onnx":
-        _write_onnx(traced, file, precision, about, samples)
+        _write_onnx(traced, file, precision, about, samples, exact)
         return [file.name]
     onnx = file.with_suffix(".onnx")
-    _write_onnx(traced, onnx, "int8" if precision == "int8" else "fp32", about, samples)
+    _write_onnx(traced, onnx, "int8" if precision == "int8" else "fp32", about, samples, exact)
     convert_to_openvino(onnx, file, precision)
     onnx.unlink()
     return [file.name, file.with_suffix(".bin").name]
@@ -101,7 +103,12 @@ def convert_to_openvino(onnx: Path, file: Path, precision: str) -> None:
 
 
 def _write_onnx(
-    traced: Traced, file: Path, precision: str, about: Mapping[str, str], samples: Sequence[Mapping[str, AnyArray]]
+    traced: Traced,
+    file: Path,
+    precision: str,
+    about: Mapping[str, str],
+    samples: Sequence[Mapping[str, AnyArray]],
+    exact: int,
 ) -> None:
     try:
         import onnx
@@ -127,7 +134,7 @@ def _write_onnx(
     if precision == "fp16":
         _halve(model)
     elif precision == "int8":
-        model = quantized(model, samples)
+        model = quantized(model, samples, exact)
     _forget_origins(model.graph)
     del model.metadata_props[:]
     for key, value in about.items():

@@ -149,10 +149,7 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
     ),
 }
 #: Those that are traced as well: each kind of part once.
-TRACED = (
-    *("r-mac", "proposals", "proposals of the same network", "padded crops"),
-    "cells of objects, patches and a grid",
-)
+TRACED = ("r-mac", "proposals of the same network", "padded crops", "cells of objects, patches and a grid")
 SIZES = ((60, 80), (90, 31), (1, 70), (1, 1), (300, 220), (128, 128))
 
 

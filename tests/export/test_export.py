@@ -21,7 +21,7 @@ from objemb.checks import ArtefactMismatchError
 from objemb.cli.export import FORMAT_NAMES, PRECISION_NAMES
 from objemb.export import run as export_run
 from objemb.export.graphs import Traced
-from objemb.export.quantize import quantized
+from objemb.export.quantize import EXACT, quantized
 from objemb.export.run import ExportSettings, VerificationError, export_model
 from objemb.export.verify import TOLERANCES, _least_score, verify
 from objemb.images.decode import read_photo
@@ -130,7 +130,9 @@ def test_nothing_is_left_of_an_export_that_fails(
     with pytest.raises(
         VerificationError, match=r"nothing was written: \n  onnxruntime: photo 1: expected vectors of objects"
     ):
-        export_model(model, tmp_path / "model", ExportSettings(max_detections=4), photos=photos[1:2])
+        export_model(
+            model, tmp_path / "model", ExportSettings(max_detections=4), photos=photos[1:2], runtimes=["onnxruntime"]
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,12 +159,15 @@ def test_a_model_in_whole_numbers(
     model: Model, photos: list[Photo], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def calibrated(_graph: Traced, place: Path, name: str, *args: Any) -> list[str]:
-        onnx.save(quantized(onnx.load(folder / f"{name}.onnx"), args[-1], exact=0), place / f"{name}.onnx")
+        assert args[4] == EXACT, "of a model with a detector"
+        onnx.save(quantized(onnx.load(folder / f"{name}.onnx"), args[3], exact=0), place / f"{name}.onnx")
         return [f"{name}.onnx"]
 
     monkeypatch.setattr(export_run, "write_graph", calibrated)
     settings = ExportSettings(precision="int8", max_detections=4)
-    found = export_model(model, tmp_path / "model", settings, photos=photos[:2], calibration=photos[2:])
+    found = export_model(
+        model, tmp_path / "model", settings, photos=photos[:2], runtimes=["onnxruntime"], calibration=photos[2:]
+    )
     verified = found["onnxruntime"]
     assert 0.5 < verified.cosine < 0.99999
     card = read_card(tmp_path / "model")
