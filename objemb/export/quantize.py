@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from objemb.runtimes.onnxruntime import onnxruntime_library
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def quantized(model: ModelProto, samples: Sequence[Mapping[str, AnyArray]], exac
     """
     try:
         import onnx
+
+        onnxruntime_library()
         from onnxruntime import quantization
     except ImportError as error:
         raise ImportError("--precision int8 needs ONNX Runtime: pip install 'objemb[export]'") from error
@@ -87,8 +90,7 @@ def _fold(model: ModelProto, file: Path) -> None:
 
     ONNX Runtime does so where no other convolution has the same weights.
     """
-    import onnxruntime
-
+    onnxruntime = onnxruntime_library()
     weights = {weight.name: weight for weight in model.graph.initializer}
     used: set[str] = set()
     for node in model.graph.node:

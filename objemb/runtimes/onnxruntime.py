@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ class OnnxRuntime(Runtime):
 
     def _open(self, name: str, contents: Sequence[bytes], graph: Graph) -> Session:
         """See :meth:`Runtime._open`. A graph whose weights lie in other files is refused: they have no checksum."""
-        onnxruntime = _library()
+        onnxruntime = onnxruntime_library()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS
         options.inter_op_num_threads = 1
@@ -74,7 +75,13 @@ def _types(arguments: Sequence[NodeArg]) -> dict[str, str]:
     return {argument.name: TYPES.get(argument.type, argument.type) for argument in arguments}
 
 
-def _library() -> ModuleType:
+def onnxruntime_library() -> ModuleType:
+    """ONNX Runtime, which from 1.32 on would report its use over the network, unless it is told before it is imported.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,22 @@ import pytest
 from objemb.checks import ArtefactMismatchError
 from objemb.runtimes.base import Runtime
 from objemb.runtimes.exported import PHOTOS
-from objemb.runtimes.onnxruntime import OnnxRuntime
+from objemb.runtimes.onnxruntime import OnnxRuntime, onnxruntime_library
 from objemb.runtimes.openvino import OpenVino
 from objemb.threads import usable_threads
 from tests.runtimes.graphs import PROJECTION, onnx_graph, write_exported
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
+
+
+def test_it_reports_nothing_unless_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, expected in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+        if said is not None:
+            monkeypatch.setenv("ORT_DISABLE_TELEMETRY", said)
+        assert onnxruntime_library() is onnxruntime
+        assert os.environ["ORT_DISABLE_TELEMETRY"] == expected
 
 
 def test_threads_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

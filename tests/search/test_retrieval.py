@@ -156,10 +156,7 @@ def test_wrong_lists_of_queries(
 
 
 @pytest.mark.parametrize("rerank", [(), STEPS, ("region_match,look=true",)])
-@pytest.mark.parametrize("together", [True, False])
-def test_broken_queries_do_not_stop_the_others(
-    photos: Path, retrieval: Retrieval, together: bool, rerank: Sequence[str]
-) -> None:
+def test_broken_queries_do_not_stop_the_others(photos: Path, retrieval: Retrieval, rerank: Sequence[str]) -> None:
     broken = photos / "broken.jpg"
     broken.write_bytes((photos / "1.png").read_bytes()[:99])
     good: dict[int, Any] = {1: View(photos / "1.png", [BOX]), 4: photos / "4.png"}
@@ -167,7 +164,7 @@ def test_broken_queries_do_not_stop_the_others(
     queries: list[Any] = [photos / "gone.png", good[1], broken, outside, good[4], b"no photo"]
     left_out = [(), "1.png", "2.png", (), "4.png", ()]
     skipped: list[SkippedImage] = []
-    asked: dict[str, Any] = {"k": 3, "rerank": rerank, "together": together}
+    asked: dict[str, Any] = {"k": 3, "rerank": rerank}
     results = retrieval.search_many(queries, exclude=left_out, on_skip=skipped.append, **asked)
     assert [(one.id, one.path) for one in skipped] == [
         *((str(photos / name), str(photos / name)) for name in ("gone.png", "broken.jpg", "2.png")),

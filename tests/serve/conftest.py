@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -73,8 +74,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def index(tmp_path: Path, photos: Path, model: Path) -> Path:
-    return indexed(tmp_path / "index", photos, model)
+def index(tmp_path: Path, shared_index: Path) -> Path:
+    """An index that a test may change."""
+    return Path(shutil.copytree(shared_index, tmp_path / "index"))
 
 
 @pytest.fixture(scope="session")
