@@ -314,13 +314,6 @@ class TestConfig:
         assert len(network.detect([noise_photo(60, 80)])[0]) == 3
         assert same_weights(network, faster.network.state_dict()), "the head is the describer's"
 
-    def test_a_config_in_python_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "lazy.py").write_text("raise SystemExit", encoding="utf-8")
-        with pytest.raises(
-            ValueError, match=r"lazy.py: expected a YAML config, found a program in Python \(LazyConfig\)"
-        ):
-            Detectron2Rcnn(tmp_path / "lazy.py")
-
     def test_unknown_keys_of_the_input_are_left_out(self) -> None:
         content: dict[str, Any] = {
             **read_file(FASTER),
