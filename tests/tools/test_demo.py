@@ -145,7 +145,7 @@ def check_answers(folder: Path) -> None:
         assert all(hit.found for hit in answer.hits)
         if answer in pictures:
             path = folder / "scenes" / "pictures" / answer.query.name
-            assert hits == [hit.image for hit in index.search(student.query(path), k=5)]
+            assert hits == [hit.image for hit in index.search(student.query(path, "whole"), k=5)]
         else:
             assert answer.query.name not in hits
 
