@@ -16,11 +16,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from objemb.serve.guard import Guard
 from objemb.serve.limits import Limits
+from objemb.serve.problems import MOST_RETRY_SECONDS
 
 #: Bytes of the head of a request.
 HEAD_BYTES = 32 * 1024
-#: Seconds that a connection stays open between requests.
-KEEP_ALIVE_SECONDS = 15
+#: Seconds that a connection stays open between requests: longer than a client waits that was told to come again, whose
+#: next request would else meet a connection that is being closed.
+KEEP_ALIVE_SECONDS = 2 * MOST_RETRY_SECONDS + 15
 #: Connections that wait to be accepted.
 BACKLOG = 2048
 

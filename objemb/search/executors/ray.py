@@ -76,7 +76,8 @@ class _Actor:
         except Exception as error:
             results = [b""]
             kind, text = packed_error(error)
-        return {"result": results, "kind": [kind] * len(results), "text": [text] * len(results)}
+        numbers = [int(number) for number in batch["number"]][: len(results)]
+        return {"number": numbers, "result": results, "kind": [kind] * len(results), "text": [text] * len(results)}
 
 
 def _results(ray: Any, start: Start, wave: list[bytes], threads: int, accelerated: bool) -> Iterator[bytes]:
@@ -89,7 +90,8 @@ def _results(ray: Any, start: Start, wave: list[bytes], threads: int, accelerate
     context.max_errored_blocks = -1  # a task whose processes die is missing among the results
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs each lost task with a traceback
-    described = data.from_items([{"task": task} for task in wave], override_num_blocks=len(wave)).map_batches(
+    items = [{"number": number, "task": task} for number, task in enumerate(wave)]
+    described = data.from_items(items, override_num_blocks=len(wave)).map_batches(
         _Actor,
         fn_constructor_args=(start,),
         batch_size=1,
@@ -100,10 +102,15 @@ def _results(ray: Any, start: Start, wave: list[bytes], threads: int, accelerate
         max_restarts=ACTOR_RESTARTS,
         max_task_retries=TASK_RETRIES,
     )
+    missing = dict(enumerate(wave))
     for row in described.iter_rows():
         if row["kind"]:
             raise_packed(row["kind"], row["text"])
+        missing.pop(row["number"], None)
         yield row["result"]
+    if len(wave) > 1:  # tasks that waited for an actor die with it: each by itself shows which of them kills
+        for task in missing.values():
+            yield from _results(ray, start, [task], threads, accelerated)
 
 
 def _connect(ray: Any, address: str | None) -> None:
