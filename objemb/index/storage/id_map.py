@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from objemb.index.storage.segment import Segment
 from objemb.index.storage.snapshot import Snapshot
@@ -67,6 +66,8 @@ class IdMap:
     def take_replaced(self) -> list[int]:
         """The numbers that images had which were set anew or removed since the last call."""
         if self._waiting:
+            import pyarrow.compute as pc  # a tenth of the start of a command that needs no lookup
+
             ids = pa.array(self._waiting, pa.large_binary())
             for segment, live in self._published:
                 replaced = pc.is_in(segment.images.column("id"), value_set=ids).to_numpy(zero_copy_only=False)
