@@ -16,6 +16,7 @@ import objemb
 from objemb.checks import ArtefactMismatchError, IndexFolderError, IndexLockedError
 from objemb.images.sources import SkippedImage
 from objemb.index.addresses import parse_address
+from objemb.index.collection import ImageCollection
 from objemb.index.generations import NEXT, PREVIOUS
 from objemb.index.opening import create_index, open_index
 from objemb.index.storage import generations
@@ -346,16 +347,21 @@ def test_one_old_generation_is_kept(index: Path, newer: EmbeddingModel, model: P
     assert Index.open(index).info()[PREVIOUS]["fingerprint"] == newer.fingerprint
 
 
+def copied(folder: Index, tmp_path: Path) -> ImageCollection:
+    """A copy of an index in Lance tables."""
+    target = create_index(f"lance:{tmp_path}/shop", schema=folder.schema, fingerprint=folder.fingerprint)
+    Copy(folder, target).run()
+    return target
+
+
 @pytest.mark.lance
 def test_a_photo_that_is_written_while_an_address_is_migrated(
     index: Path, newer: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("lancedb")
     monkeypatch.setattr("objemb.index.remote.generations.LOOK_SECONDS", 0.01)
-    address = f"lance:{tmp_path}/shop"
     folder = Index.open(index)
-    target = create_index(address, schema=folder.schema, fingerprint=folder.fingerprint)
-    Copy(folder, target).run()
+    target = copied(folder, tmp_path)
     one = folder.get("0.png")
     assert one is not None
     put_header, stages = Lance.put_header, []
@@ -372,7 +378,7 @@ def test_a_photo_that_is_written_while_an_address_is_migrated(
 
     def write() -> None:
         try:
-            with open_index(address).writer() as writer:
+            with open_index(target.address).writer() as writer:
                 writer.add(replace(one, image="late"), "s")  # type: ignore[type-var, arg-type]
         except ArtefactMismatchError as error:
             errors.append(error)
@@ -395,17 +401,15 @@ def test_writers_of_a_migration_that_died_while_it_published(
 ) -> None:
     pytest.importorskip("lancedb")
     monkeypatch.setattr("objemb.index.remote.generations.CLOSED_SECONDS", 0.05)
-    address = f"lance:{tmp_path}/shop"
     folder = Index.open(index)
-    target = create_index(address, schema=folder.schema, fingerprint=folder.fingerprint)
-    Copy(folder, target).run()
+    target = copied(folder, tmp_path)
     target.generations.begin(folder.schema, newer.fingerprint, newer.about)
-    Lance(parse_address(address)).put_header({"closing": "0"})  # type: ignore[arg-type]
+    Lance(parse_address(target.address)).put_header({"closing": "0"})  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="repeat 'objemb migrate', or end it by --cancel"):
         target.delete(["0.png"])
-    report = Migration(open_index(address), newer, workers=1).run()
-    assert (report.described, len(open_index(address))) == (5, 5)
-    assert open_index(address).delete(["1.png"]) == []
+    report = Migration(open_index(target.address), newer, workers=1).run()
+    assert (report.described, len(open_index(target.address))) == (5, 5)
+    assert open_index(target.address).delete(["1.png"]) == []
 
 
 STEPS = ["_set_aside", "write_manifest", "_take_over", "after publication", "_remove"]
