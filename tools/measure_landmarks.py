@@ -1,14 +1,18 @@
 """Measure the steps of deep image retrieval on made landmarks: classification, ranking, grid and proposals.
 
 python -m tools.measure_landmarks data --photos photos -o landmarks
+python -m tools.measure_landmarks choose -o landmarks --weights lite0.safetensors --steps rank --vary run.lr=1e-3 ...
 python -m tools.measure_landmarks train -o landmarks --weights lite0.safetensors --seed 0
 python -m tools.measure_landmarks table -o landmarks --weights lite0.safetensors --seeds 0 1 2
 
 ``data`` makes classes as ``tools/measure_cleaning.py`` does, for training, validation and testing from different
-photos, and cleans those for training. ``train`` runs ``objemb train`` with the files of ``configs/train/``; each step
-that has been done is skipped, and one that was interrupted continues. ``table`` prints mAP and P@1 of the test
-instances after each step, mean and standard deviation over the seeds. Every photo of a façade is a query for the others
-of its façade; photos of noise are in the ranking as well.
+photos, and cleans those for training. ``choose`` trains a step with each of some settings (several at once in quotes:
+``"run.lr=1e-3 run.steps=80"``) and keeps those that are best on the validation instances in ``choices.json``, for all
+seeds; the test instances are not looked at. ``train`` runs ``objemb train`` with the files of ``configs/train/``; each
+step that has been done is skipped, and one that was interrupted continues. ``table`` prints mAP and P@1 of the test
+instances after each step, mean and standard deviation over the seeds, and how each compares with the step that the
+paper puts before it. Every photo of a façade is a query for the others of its façade; photos of noise are in the
+ranking as well.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +35,7 @@ from objemb.config import load_training_config
 from objemb.datasets.cleaning import CleaningSettings, clean
 from objemb.datasets.seeds import generator
 from objemb.describers.capabilities import PhotoEmbedder
+from objemb.disk import write_whole
 from objemb.evaluation.instances import instance_retrieval
 from objemb.images import ImageRef, find_images
 from objemb.models import build_model, load_model
@@ -37,6 +43,7 @@ from objemb.models.fitting import fit_parts
 from objemb.models.model import Model
 from objemb.ops.batches import batched
 from objemb.training.data.folder import FolderExamples
+from objemb.training.tasks.rank import take_fitted_parts
 from objemb.types import Settings
 from tools.measure_cleaning import NOISE, Truth, make_class
 
@@ -48,10 +55,11 @@ SIZE, SIDE = (384, 256), 192
 BATCH = 16
 #: The network.
 ARCH = "tf_efficientnet_lite0"
-#: Settings that all rankings share.
-RANKING = "pool=600 refresh=20 describer.dim=256 describer.extractor.size={side} data.side={side}"
-#: Settings of rankings with triplets.
+#: Settings that all rankings share, and those of a kind of loss.
+RANKING = "pool=600 refresh=20 chunk=null describer.dim=256 describer.extractor.size={side} data.side={side}"
 TRIPLETS = "run.steps=40 run.batch=8 run.lr=0.001 run.warmup=5 negatives=3"
+PRECISION = "run.steps=40 run.batch=10 run.lr=1e-4 run.warmup=5 ranking_loss.bins=10"
+CLASSIFICATION = "run.steps=60 run.batch=32 crops=32 run.lr=0.01 run.warmup=10"
 #: Settings of the detector whose proposals are regions, in pixels of the network's input.
 DETECTOR = {
     "name": "faster_rcnn",
@@ -63,54 +71,56 @@ DETECTOR = {
     "min_size": 128,
     "max_size": SIDE,
 }
-#: Row of the table of a network without training.
-UNTRAINED = "untrained"
+#: Row of the table of a network without training, and the file of the settings that were chosen.
+UNTRAINED, CHOICES = "untrained", "choices.json"
+#: The lists of the training photos.
+ALL, CLEAN = "data.sources={data}/train/all.csv", "data.sources={data}/train/cleaned/clean.csv"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of training.
+    """A step of training, or, without ``trained``, a network that is put together from others.
 
     Attributes:
         config: Of ``configs/train``.
         network: The step whose network it starts from; None for published weights.
         settings: Overrides beside those of the network, with ``{data}`` for the folder of the sets.
+        beside: The step with which its figures are compared.
+        projection: The step whose projection it starts with; None for PCA whitening.
+        trained: Whether anything is trained.
     """
 
     config: str
     network: str | None
     settings: str
+    beside: str = UNTRAINED
+    projection: str | None = None
+    trained: bool = True
 
 
 STEPS = {
-    "classify_all": Step(
-        "classify_landmarks",
-        None,
-        "data.sources={data}/train/all.csv run.steps=60 run.batch=32 crops=32 run.lr=0.01 run.warmup=10",
-    ),
-    "classify_clean": Step(
-        "classify_landmarks",
-        "classify_all",
-        "data.sources={data}/train/cleaned/clean.csv run.steps=60 run.batch=32 crops=32 run.lr=0.01 run.warmup=10",
-    ),
-    "rank_all": Step("rank_landmarks", "classify_all", f"data.sources={{data}}/train/all.csv {TRIPLETS}"),
-    "rank": Step("rank_landmarks", "classify_clean", TRIPLETS),
-    "rank_ap": Step(
-        "rank_landmarks_ap", "classify_clean", "run.steps=40 run.batch=10 run.lr=1e-4 run.warmup=5 ranking_loss.bins=10"
-    ),
+    "classify_all": Step("classify_landmarks", None, f"{ALL} {CLASSIFICATION}"),
+    "classify_longer": Step("classify_landmarks", "classify_all", f"{ALL} {CLASSIFICATION}", "classify_all"),
+    "classify_clean": Step("classify_landmarks", "classify_all", f"{CLEAN} {CLASSIFICATION}", "classify_longer"),
+    "rank_all": Step("rank_landmarks", "classify_clean", f"{ALL} {TRIPLETS}", "classify_clean"),
+    "rank": Step("rank_landmarks", "classify_clean", f"{CLEAN} {TRIPLETS}", "rank_all"),
+    "rank_ap": Step("rank_landmarks_ap", "classify_clean", f"{CLEAN} {PRECISION}", "rank"),
     "detect": Step(
         "detect_landmarks",
-        "classify_clean",
-        "run.steps=300 run.batch=8 run.lr=1e-3 run.optimizer=adamw run.warmup=20 "
+        "rank_ap",
+        "run.steps=1000 run.batch=8 run.lr=1e-3 run.optimizer=adamw run.warmup=20 "
         "data.file={data}/train/cleaned/boxes.json data.side={side} "
         "validation.file={data}/val/boxes.json validation.side={side} describer.extractor.size={side}",
     ),
-    "rank_proposals": Step("rank_landmarks_proposals", "detect", TRIPLETS),
+    "proposals": Step("rank_landmarks_proposals", "detect", CLEAN, "rank_ap", projection="rank_ap", trained=False),
+    "rank_ap_longer": Step("rank_landmarks_ap", "rank_ap", f"{CLEAN} {PRECISION}", "rank_ap", projection="rank_ap"),
     "rank_ap_proposals": Step(
         "rank_landmarks_proposals",
         "detect",
-        "run.steps=40 run.batch=10 run.lr=1e-4 run.warmup=5 run.optimizer=adamw run.weight_decay=1e-6 "
-        'ranking_loss={{"name":"average_precision","bins":10}} positives=3 negatives=0',
+        f"{CLEAN} run.optimizer=adamw run.weight_decay=1e-6 positives=3 negatives=0 "
+        f'ranking_loss={{{{"name":"average_precision"}}}} {PRECISION}',
+        "rank_ap_longer",
+        projection="rank_ap",
     ),
 }
 
@@ -147,28 +157,64 @@ def write_split(folder: Path, truth: dict[str, Truth]) -> None:
     write_instances(folder / "boxes.json", images, ["object"])
 
 
-def train(name: str, folder: Path, weights: Path, seed: int, varied: Sequence[str] = ()) -> None:
-    """Run a step for a seed, or continue it; with settings of its own, in a folder that names them."""
-    run = run_folder(folder, name, seed, varied)
-    config, *overrides = command(name, folder, weights, seed)
-    training.main([config, "-o", str(run), *overrides, *varied, "--quiet"])
+def train(name: str, folder: Path, weights: Path, seed: int, varied: Sequence[str] | None = None) -> None:
+    """Run a step for a seed, or continue it, with the chosen settings or others, in a folder that names them."""
+    if STEPS[name].trained:
+        config, *settings = command(name, folder, weights, seed, varied)
+        training.main([config, "-o", str(run_folder(folder, name, seed, varied)), *settings, "--quiet"])
 
 
-def command(name: str, folder: Path, weights: Path, seed: int) -> list[str]:
-    """The config of a step and the settings that differ from it."""
+def choose(name: str, folder: Path, weights: Path, seed: int, alternatives: Sequence[Sequence[str]]) -> None:
+    """Train a step with each of some settings, and keep those with the best figure on validation items: mAP, or the
+    recall of 64 proposals at an IoU of 0.7. Figures of an earlier call stay and compete."""
+    choices = read_choices(folder)
+    tried = choices.get(name, {}).get("tried", {})
+    for varied in alternatives:
+        train(name, folder, weights, seed, varied)
+        figures = figures_of(name, folder, weights, seed, "val", varied)
+        tried[" ".join(varied)] = figures["recall@64" if is_detector(name) else "mAP"]
+        note(f"{name} {' '.join(varied)}: {figures}")
+    choices[name] = {"settings": max(tried, key=tried.__getitem__), "tried": tried, "seed": seed}
+    write_whole(folder / CHOICES, json.dumps(choices, indent=1) + "\n")
+
+
+def read_choices(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings that were chosen, by step; none before."""
+    file = folder / CHOICES
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def chosen(folder: Path, name: str) -> list[str]:
+    """The chosen settings of a step."""
+    return str(read_choices(folder).get(name, {}).get("settings", "")).split()
+
+
+def is_detector(name: str) -> bool:
+    """Whether a step trains proposals, and has no vectors to measure."""
+    return name in STEPS and STEPS[name].config.startswith("detect")
+
+
+def command(
+    name: str, folder: Path, weights: Path, seed: int, varied: Sequence[str] | None = None, start: Path | None = None
+) -> list[str]:
+    """The config of a step and the settings that differ from it; the chosen ones, or others (``varied``). ``start`` is
+    another network to start from."""
     step = STEPS[name]
     data = folder.absolute()
-    start = weights if step.network is None else run_folder(folder, step.network, seed) / "model"
+    if start is None:
+        start = weights if step.network is None else run_folder(folder, step.network, seed) / "model"
     settings = [f"run.seed={seed}", "run.workers=0", "run.validate_every=0", "run.checkpoint_every=20"]
     settings.append(f"describer.backbone={json.dumps(network(step.config, start))}")
-    if not step.config.startswith("detect"):
+    if not is_detector(name):
         settings.append(f"validation.sources={data}/val/true.csv")
     if step.config.startswith("classify"):
         settings += [f"describer.extractor.size={SIDE}", f"data.side={SIDE}", f"validation.side={SIDE}"]
     elif step.config.startswith("rank"):
-        settings += [f"data.sources={data}/train/cleaned/clean.csv", f"validation.side={SIDE}"]
-        settings += RANKING.format(side=SIDE).split()
-    return [step.config, *settings, *step.settings.format(data=data, side=SIDE).split()]
+        settings += [f"validation.side={SIDE}", *RANKING.format(side=SIDE).split()]
+    if step.projection is not None:
+        settings.append(f"start={run_folder(folder, step.projection, seed) / 'model'}")
+    settings += step.settings.format(data=data, side=SIDE).split()
+    return [step.config, *settings, *(chosen(folder, name) if varied is None else varied)]
 
 
 def network(config: str, start: Path) -> Settings:
@@ -182,20 +228,26 @@ def network(config: str, start: Path) -> Settings:
     return trunk
 
 
-def run_folder(folder: Path, name: str, seed: int, varied: Sequence[str] = ()) -> Path:
-    """The folder of a run."""
-    return folder / "runs" / f"seed{seed}" / "@".join([name, *varied])
+def run_folder(folder: Path, name: str, seed: int, varied: Sequence[str] | None = None) -> Path:
+    """The folder of a run with the chosen settings or others."""
+    return folder / "runs" / f"seed{seed}" / "@".join([name, *(chosen(folder, name) if varied is None else varied)])
 
 
-def describer(name: str, folder: Path, weights: Path, seed: int) -> PhotoEmbedder:
+def describer(name: str, folder: Path, weights: Path, seed: int, varied: Sequence[str] | None = None) -> PhotoEmbedder:
     """The describer after a step: that of a ranking as it was trained; networks of a classification with the grid and a
     projection by PCA of the clean training photos."""
-    if name in STEPS and not STEPS[name].config.startswith("classify"):
-        return embedder(load_model(run_folder(folder, name, seed) / "model"))
-    start = weights if name == UNTRAINED else run_folder(folder, name, seed) / "model"
-    config, *settings = command("rank", folder, weights, seed)
-    task = load_training_config(config, [*settings, f"describer.backbone={json.dumps(network(config, start))}"])["task"]
+    ranked = name in STEPS and STEPS[name].config.startswith("rank")
+    if ranked and STEPS[name].trained:
+        return embedder(load_model(run_folder(folder, name, seed, varied) / "model"))
+    if ranked:
+        config, *settings = command(name, folder, weights, seed, varied)
+    else:
+        start = weights if name == UNTRAINED else run_folder(folder, name, seed, varied) / "model"
+        config, *settings = command("rank", folder, weights, seed, [], start)
+    task = load_training_config(config, settings)["task"]
     model = build_model({"describer": task["describer"], "aggregator": {"name": "sum"}})
+    if task["start"] is not None:
+        take_fitted_parts(model.vector_describer("model"), task["start"])
     return embedder(fit_parts(model, [str(folder / "train" / "cleaned" / "clean.csv")], workers=1))
 
 
@@ -214,21 +266,40 @@ def measure(of: PhotoEmbedder, examples: FolderExamples) -> dict[str, float]:
     return instance_retrieval(torch.cat(vectors), labels, torch.arange(len(examples)))
 
 
+def figures_of(
+    name: str, folder: Path, weights: Path, seed: int, split: str, varied: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Figures of a step on a split; those of an earlier call are read. Of a detector, those of its run's validation."""
+    run = run_folder(folder, name, seed, varied)
+    if is_detector(name):
+        return dict(json.loads((run / "metrics.json").read_text())["last"])
+    file = run / f"{split}.json"
+    if not file.is_file():
+        examples = FolderExamples(sources=folder / split / "true.csv", side=SIDE)
+        figures = measure(describer(name, folder, weights, seed, varied), examples)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(figures))
+    return dict(json.loads(file.read_text()))
+
+
 def table(folder: Path, weights: Path, seeds: Sequence[int], steps: Sequence[str], split: str) -> dict[str, object]:
-    """Figures of a network without training and after some steps; those of an earlier call are read."""
-    examples = FolderExamples(sources=folder / split / "true.csv", side=SIDE)
+    """Figures of a network without training and after some steps, mean and deviation over the seeds, and their
+    differences from the step beside which they are put, seed by seed."""
+    measured: dict[str, list[dict[str, float]]] = {}
+    for name in [UNTRAINED, *(step for step in steps if not is_detector(step))]:
+        measured[name] = [figures_of(name, folder, weights, s, split) for s in (seeds if name in STEPS else seeds[:1])]
+        note(f"{name}: {measured[name]}")
     rows: dict[str, object] = {}
-    for name in [UNTRAINED, *(step for step in steps if step != "detect")]:
-        figures = []
-        for seed in seeds if name in STEPS else seeds[:1]:
-            file = run_folder(folder, name, seed) / f"{split}.json"
-            if not file.is_file():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(measure(describer(name, folder, weights, seed), examples)))
-            figures.append(json.loads(file.read_text()))
-            note(f"{name} seed {seed}: {figures[-1]}")
-        rows[name] = {key: spread([of_seed[key] for of_seed in figures]) for key in ("mAP", "P@1")}
-    return {"photos": len(examples), "rows": rows}
+    for name, figures in measured.items():
+        row: dict[str, object] = {key: spread([of_seed[key] for of_seed in figures]) for key in ("mAP", "P@1")}
+        beside = measured.get(STEPS[name].beside) if name in STEPS else None
+        if beside is not None:
+            before = beside * len(figures) if len(beside) == 1 else beside
+            gains = [of_seed["mAP"] - other["mAP"] for of_seed, other in zip(figures, before, strict=True)]
+            better = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+            row |= {"beside": STEPS[name].beside, "gain": spread(gains), "better": better}
+        rows[name] = row
+    return {"split": split, "queries": measured[UNTRAINED][0].get("queries"), "rows": rows}
 
 
 def spread(values: Sequence[float]) -> str:
@@ -240,7 +311,7 @@ def spread(values: Sequence[float]) -> str:
 def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("command", choices=("data", "train", "table"))
+    parser.add_argument("command", choices=("data", "choose", "train", "table"))
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder of the sets and runs")
     parser.add_argument("--photos", type=Path, help="any photos: façades, backgrounds and noise")
     parser.add_argument("--weights", type=Path, help=f"weights of {ARCH}")
@@ -248,15 +319,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the table")
     parser.add_argument("--steps", nargs="+", choices=tuple(STEPS), default=list(STEPS))
     parser.add_argument("--split", choices=("val", "test"), default="test", help="of the table (default: test)")
-    parser.add_argument("--vary", nargs="+", default=[], metavar="KEY=VALUE", help="settings to try in a step")
+    parser.add_argument("--vary", nargs="+", default=[], metavar="SETTINGS", help="settings to choose from")
     args = parser.parse_args(argv)
     report: dict[str, object] = {}
     if args.command == "data":
         photos = [ref.path for ref in find_images([args.photos]) if isinstance(ref, ImageRef)]
         make_sets(sorted(photos), args.output, args.seed)
+    elif args.command == "choose":
+        for step in args.steps:
+            choose(step, args.output, args.weights, args.seed, [settings.split() for settings in args.vary])
     elif args.command == "train":
         for step in args.steps:
-            train(step, args.output, args.weights, args.seed, args.vary)
+            train(step, args.output, args.weights, args.seed)
     else:
         report = table(args.output, args.weights, args.seeds, args.steps, args.split)
         print(json.dumps(report, indent=1, ensure_ascii=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -14,7 +15,9 @@ from objemb.aggregators.sum import Sum
 from objemb.describers.base import Describer
 from objemb.describers.capabilities import PhotoEmbedder
 from objemb.evaluation.instances import instance_retrieval
+from objemb.layers.fitted import Fitted
 from objemb.losses.ranking.base import RankingBatch, RankingLoss
+from objemb.models.build import load_model
 from objemb.models.model import Model
 from objemb.models.state import without_weights
 from objemb.ops.batches import batched
@@ -56,8 +59,9 @@ class Rank(Task):
     ICCV 2019, section 3: memory holds the activations of one part, and the gradient is that of the whole batch, for
     a second forward pass.
 
-    Parts that need fitting are fitted to training items at the start. The pool, its vectors and its age are part of the
-    state, so that a resumed run uses the same negatives.
+    Parts that need fitting are fitted to training items at the start, or, with ``start``, are those of a network that
+    was trained before, as when ranking over proposals goes on from the projection of a ranking over the grid. The pool,
+    its vectors and its age are part of the state, so that a resumed run uses the same negatives.
 
     Args:
         describer: A ``rmac_network``; it is trained at the first of its ``scales``. Of a detector on whose trunk it is,
@@ -76,6 +80,8 @@ class Rank(Task):
         factors: Patterns of parameter names of ``backbone``, ``pooling`` and ``projection``, each with a factor on the
             learning rate: ``{"backbone.*": 0}`` trains only the projection.
         fit_items: Number of items, evenly spaced over the data, to which parts are fitted at the start.
+        start: Model folder of a network with the same parts, which are where training starts; None to fit them. The
+            weights of the backbone are those of its settings.
         chunk: Number of photos whose activations are in memory at a time; None for all.
         resolutions: Factors on the size at which photos enter the network; each photo of a step gets one at random, and
             keeps its aspect ratio. The pool and the validation set are described at factor 1.
@@ -84,8 +90,10 @@ class Rank(Task):
 
     Raises:
         TypeError: The describer is of another kind.
+        FileNotFoundError: ``start`` is not a model folder.
         ValueError: The data have no two items of one identity, or only one identity; a pattern matches no parameter; a
-            value is out of range; or there are too few items for the projection's ``dim``.
+            value is out of range; there are too few items for the projection's ``dim``; or the parts of ``start`` have
+            other names or shapes.
     """
 
     pool_items: Tensor
@@ -105,6 +113,7 @@ class Rank(Task):
         refresh: int = 100,
         factors: Mapping[str, float] = MappingProxyType({}),
         fit_items: int = 1000,
+        start: str | Path | None = None,
         chunk: int | None = None,
         resolutions: Sequence[float] = (1.0,),
         colour_jitter: float = 0.2,
@@ -125,7 +134,10 @@ class Rank(Task):
         )
         self.flip = checks.flag("flip", flip)
         self.colour_jitter = checks.between("colour_jitter", colour_jitter, 0, 1)
-        self._fit_parts(checks.whole("fit_items", fit_items))
+        checks.whole("fit_items", fit_items)
+        if start is not None:
+            take_fitted_parts(describer, start)
+        self._fit_parts(fit_items)
         self.describer.requires_grad_(False)
         beside = {f"backbone.{name}" for name in parameters_beside(describer.backbone)}
         self._groups = groups_by_factor(describer.learnable(), factors, beside)
@@ -259,6 +271,28 @@ class Rank(Task):
         nothing = self.describer.embed_photos([])
         parts = (self.describer.embed_photos([items[n].photo for n in some]) for some in batched(numbers, BATCH))
         return torch.cat([nothing, *parts])
+
+
+def take_fitted_parts(describer: Describer, folder: str | Path) -> None:
+    """Fill the fitted parts of a describer, such as its projection, with those of the model in ``folder``.
+
+    Raises:
+        FileNotFoundError: There is no model folder.
+        ValueError: The parts of the two have other names or shapes, or those of the model are not fitted.
+    """
+    model = load_model(folder)
+    theirs = model.describer.fitted_parts()
+    for name, part in describer.fitted_parts().items():
+        other = theirs.get(name)
+        found = None if other is None or not other.is_fitted else _shapes(other)
+        if other is None or found != _shapes(part):
+            raise ValueError(f"start: expected a model with the fitted part {name} of {_shapes(part)}, found {found}")
+        part.load_state_dict(other.state_dict())
+        part.fitted_on = f"the training of {model.fingerprint}, which began from {other.fitted_on}"
+
+
+def _shapes(part: Fitted) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in part.state_dict().items()}
 
 
 def _rankable(items: ObjectDataset) -> ObjectDataset:

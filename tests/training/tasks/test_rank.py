@@ -299,6 +299,25 @@ def test_a_fitted_projection_is_where_learning_starts(tmp_path: Path) -> None:
     assert mean.norm() < learner.describer.projection(vectors).norm(dim=1).mean(), "centred"
 
 
+def test_learning_goes_on_from_the_parts_of_a_trained_network(tmp_path: Path) -> None:
+    """Ranking over proposals starts with the projection that was learned over the grid."""
+    before = task()
+    with torch.no_grad():
+        before.describer.projection.weight.mul_(2)
+    before.model().save(tmp_path / "model")
+    learner = task(start=str(tmp_path / "model"), describer=describer(regions={"name": "rmac_grid", "levels": 2}))
+    assert same(learner.describer.projection.state_dict(), before.describer.projection.state_dict())
+    assert learner.describer.projection.fitted_on.startswith(
+        f"the training of {load_model(tmp_path / 'model').fingerprint}"
+    )
+    with pytest.raises(
+        ValueError, match=r"start: expected a model with the fitted part projection of .*\(4, 16\).*\(6, 16\)"
+    ):
+        task(start=str(tmp_path / "model"), describer=describer(dim=4))
+    with pytest.raises(FileNotFoundError, match="missing"):
+        task(start=str(tmp_path / "missing"))
+
+
 def test_pictures_follow_a_validation() -> None:
     learner = task().eval()
     assert learner.pictures() == {}
