@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from objemb import Index, registry
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.cli.programs import prepare_data, train
 from objemb.config import load_config, load_training_config
 from objemb.datasets.compose import ComposeSettings
@@ -99,7 +99,7 @@ def run(words: Sequence[str]) -> str:
     if program == "python":
         runpy.run_path(str(ROOT / arguments[0]))["main"](arguments[1:])
         return ""
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(command_line(arguments), arguments, catch_exceptions=False)
     assert result.exit_code == 0, f"{' '.join(words)}\n{result.output}"
     return result.stdout
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from objemb import registry
 from objemb.card import CARD
 from objemb.checks import ArtefactMismatchError
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.config import load_config
 from objemb.models import build_model, load_model
 from objemb.pooling.base import Pooling
@@ -95,7 +95,7 @@ def test_it_is_listed_without_being_imported() -> None:
 def test_a_shell_completes_its_name(install: Install) -> None:
     install("objemb-nearest", "objemb.rerank", "region_nearest = nowhere:Nothing")
     words = {"COMP_WORDS": "objemb search i q --rerank region_", "COMP_CWORD": "5", "_OBJEMB_COMPLETE": "complete_bash"}
-    completed = CliRunner().invoke(app, [], prog_name="objemb", env=words).stdout.split()
+    completed = CliRunner().invoke(command_line(), [], prog_name="objemb", env=words).stdout.split()
     assert completed == sorted(["region_nearest", "region_expansion", "region_match", "region_rerank"])
 
 
@@ -121,7 +121,7 @@ def test_a_model_folder_knows_the_package(tmp_path: Path, monkeypatch: pytest.Mo
     assert loaded.fingerprint == model.fingerprint
     photo = random_photo(40, 60)
     assert (loaded.query(photo).vectors == model.query(photo).vectors).all()
-    assert "lp of objemb-lp 1.2" in CliRunner().invoke(app, ["model", "info", str(folder)]).stdout
+    assert "lp of objemb-lp 1.2" in CliRunner().invoke(command_line(), ["model", "info", str(folder)]).stdout
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "objemb-lp" not in p])
     with pytest.raises(
         PluginError, match=r"expected its plug-ins to be installed.*\n  pooling/lp, of the package 'objemb-lp 1.2"
@@ -196,7 +196,7 @@ def test_a_broken_one_names_its_package_and_stops_no_other(install: Install, ent
     with pytest.raises(PluginError, match=f"pooling/lp: .*{entry} of the package broken-pkg 1.2.*{message}"):
         registry.load("pooling", "lp")
     assert settings()["describer"]["pooling"] == {"name": "max"}
-    listed = CliRunner().invoke(app, ["model", "build", "mac", "pooling.name=lp", "-o", "nowhere"])
+    listed = CliRunner().invoke(command_line(), ["model", "build", "mac", "pooling.name=lp", "-o", "nowhere"])
     assert listed.exit_code == 2
     assert "broken-pkg" in listed.output
 
@@ -213,10 +213,10 @@ def test_damaged_metadata_costs_that_package_alone(
 @pytest.mark.usefixtures("lp")
 def test_the_command_line_lists_them(install: Install) -> None:
     install("typo", "objemb.poolings", "x = y:Z")
-    listed = CliRunner().invoke(app, ["model", "list"])
+    listed = CliRunner().invoke(command_line(), ["model", "list"])
     assert "pooling lp their_lp:Lp of the package objemb-lp 1.2" in " ".join(listed.stdout.split())
     assert "y:Z of the package typo 1.2: unknown kind of plug-in 'poolings' (did you mean 'pooling'?)" in listed.stderr
-    found = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["plugins"]
+    found = json.loads(CliRunner().invoke(command_line(), ["model", "list", "--json"]).stdout)["plugins"]
     lp = {"kind": "pooling", "name": "lp", "package": "objemb-lp", "version": "1.2", "object": "their_lp:Lp"}
     assert lp in found
 

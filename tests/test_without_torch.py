@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import objemb
 from objemb.card import write_folder
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.datasets.evaluation_set import read_evaluation_set
 from objemb.detectors.stored_boxes import StoredBoxes
 from objemb.images.decode import read_photo
@@ -222,7 +222,10 @@ def test_an_exported_model_indexes_searches_and_detects(tmp_path: Path) -> None:
     assert "broken.jpg" in (tmp_path / "i.skipped.jsonl").read_text()
 
     assert (
-        CliRunner().invoke(app, ["index", str(photos), "-o", str(tmp_path / "j"), "--model", str(model)]).exit_code == 3
+        CliRunner()
+        .invoke(command_line(), ["index", str(photos), "-o", str(tmp_path / "j"), "--model", str(model)])
+        .exit_code
+        == 3
     )
     without, with_torch = Index.open(tmp_path / "i"), Index.open(tmp_path / "j")
     for image in with_torch.images():
@@ -238,7 +241,9 @@ def test_an_exported_model_indexes_searches_and_detects(tmp_path: Path) -> None:
     ):
         answer = json.loads(run("search", tmp_path / "i", photos / "1.jpg", "--json", *arguments).stdout)
         assert answer["hits"][0]["image"] == "1.jpg" or "crop" in arguments
-        expected = CliRunner().invoke(app, ["search", str(tmp_path / "j"), str(photos / "1.jpg"), "--json", *arguments])
+        expected = CliRunner().invoke(
+            command_line(), ["search", str(tmp_path / "j"), str(photos / "1.jpg"), "--json", *arguments]
+        )
         assert answer["hits"] == json.loads(expected.stdout)["hits"]
     found = json.loads(run("detect", photos / "4.jpg", "--model", model, "--json").stdout)
     assert [o["label"] for o in found["images"][0]["objects"]] == ["pot", "cup"]
@@ -284,7 +289,7 @@ def test_rerankers_that_need_no_network_give_the_same(tmp_path: Path) -> None:
 
 def searched(index: Path, photo: Path, options: tuple[str, ...]) -> list[dict[str, object]]:
     """The hits of ``objemb search`` here, where PyTorch is installed."""
-    done = CliRunner().invoke(app, ["search", str(index), str(photo), "--json", *options])
+    done = CliRunner().invoke(command_line(), ["search", str(index), str(photo), "--json", *options])
     assert done.exit_code == 0, done.output
     hits: list[dict[str, object]] = json.loads(done.stdout)["hits"]
     return hits

@@ -1,28 +1,17 @@
-"""The `objemb` command line. Nothing heavy is imported here, so that `objemb --help` is fast."""
+"""The `objemb` command line. Nothing heavy is imported here, and a command's module only where it is asked for."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from objemb.cli import copy, detect, doctor, export, index, maintenance, migrate, model, search, serve
 from objemb.cli.errors import Settings, one_line_errors
 from objemb.cli.logs import configure
 from objemb.version import __version__
-
-app = typer.Typer(
-    name="objemb",
-    help="Finds the object, not the picture: instance search with detector-based object embeddings.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 success, 1 internal error or a failed check of doctor, 2 usage or input error, "
-    "3 finished, but images were skipped, or boxes were left out or adjusted, "
-    "4 files that do not match or are damaged, 130 interrupted.",
-)
 
 
 def _version(asked: bool) -> None:
@@ -31,8 +20,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     verbose: Annotated[
         int,
@@ -54,21 +42,24 @@ def options(
         configure(verbose, quiet=quiet, file=log_file)
 
 
-app.command("index")(index.index)
-app.command("search")(search.search)
-app.command("serve")(serve.serve)
-app.command("detect")(detect.detect)
-app.add_typer(model.app, name="model")
-app.command("export")(export.export)
-app.command("info")(maintenance.info)
-app.command("verify")(maintenance.verify)
-app.command("delete")(maintenance.delete)
-app.command("compact")(maintenance.compact)
-app.command("copy")(copy.copy)
-app.command("merge")(maintenance.merge)
-app.command("migrate")(migrate.migrate)
-app.command("calibrate")(maintenance.calibrate)
-app.command("doctor")(doctor.doctor)
+#: Commands in the order of `objemb --help`: the module in `objemb.cli` and its function, or its group of commands.
+COMMANDS = {
+    "index": "index:index",
+    "search": "search:search",
+    "serve": "serve:serve",
+    "detect": "detect:detect",
+    "model": "model:app",
+    "export": "export:export",
+    "info": "maintenance:info",
+    "verify": "maintenance:verify",
+    "delete": "maintenance:delete",
+    "compact": "maintenance:compact",
+    "copy": "copy:copy",
+    "merge": "maintenance:merge",
+    "migrate": "migrate:migrate",
+    "calibrate": "maintenance:calibrate",
+    "doctor": "doctor:doctor",
+}
 
 #: Programs that parse their own command lines: the function in `objemb.cli.programs`, whose modules import torch, and
 #: the text of `objemb --help`.
@@ -85,7 +76,37 @@ PROGRAMS = {
 GO_ON = ("train", "demo")
 
 
-def _add_program(name: str, entry: str, text: str) -> None:
+def command_line(words: Sequence[str] = ()) -> typer.Typer:
+    """The `objemb` command with those of its commands that are among ``words``, or with all where none is.
+
+    A process that runs one command need not import the others: the words of its command line say which it can be.
+    """
+    app = typer.Typer(
+        name="objemb",
+        help="Finds the object, not the picture: instance search with detector-based object embeddings.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Exit codes: 0 success, 1 internal error or a failed check of doctor, 2 usage or input error, "
+        "3 finished, but images were skipped, or boxes were left out or adjusted, "
+        "4 files that do not match or are damaged, 130 interrupted.",
+    )
+    app.callback()(_options)
+    names = [*COMMANDS, *PROGRAMS]
+    for name in [name for name in names if name in words] or names:
+        if name in PROGRAMS:
+            _add_program(app, name, *PROGRAMS[name])
+            continue
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(importlib.import_module(f"objemb.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def _add_program(app: typer.Typer, name: str, entry: str, text: str) -> None:
     def program(arguments: Annotated[list[str] | None, typer.Argument(metavar="...")] = None) -> None:
         module, _, function = entry.partition(":")
         left = "interrupted; the same command resumes" if name in GO_ON else "interrupted"
@@ -95,7 +116,3 @@ def _add_program(name: str, entry: str, text: str) -> None:
     # options here, including --help, are those of the program
     own = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
     app.command(name, help=text, context_settings=own, add_help_option=False)(program)
-
-
-for _name, (_entry, _text) in PROGRAMS.items():
-    _add_program(_name, _entry, _text)

@@ -17,8 +17,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot encode must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
 
-    from objemb.cli.app import app
+    from objemb.cli.app import command_line
 
+    app = command_line(sys.argv[1:] if argv is None else argv)
     try:
         app(args=argv, prog_name="objemb")
     finally:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.models import build_model, save_model
 from tests.models.conftest import RMAC, SETTINGS
 
@@ -26,7 +26,8 @@ def run() -> Run:
     """Runs ``objemb`` with arguments."""
 
     def call(*arguments: object, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        words = [str(a) for a in arguments]
+        result = CliRunner().invoke(command_line(words), words)
         assert result.exit_code == code, f"exit code {result.exit_code}: {result.output}{result.stderr}"
         assert "Traceback" not in result.stderr
         return result

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import objemb
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.config import method_files
 from objemb.disk import file_sha256
 from objemb.index.store import Index
@@ -372,7 +372,7 @@ def test_doctor_distinguishes_missing_extras_from_installed_ones(
 def test_a_shell_completes_values(words: str, typed: str, expected: set[str]) -> None:
     line = f"{words} {typed}"
     environment = {"_OBJEMB_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words.split()))}
-    shown = CliRunner().invoke(app, [], prog_name="objemb", env=environment).stdout
+    shown = CliRunner().invoke(command_line(), [], prog_name="objemb", env=environment).stdout
     assert set(shown.split()) == expected
 
 

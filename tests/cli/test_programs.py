@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from objemb.cli.app import PROGRAMS, app
+from objemb.cli.app import COMMANDS, PROGRAMS, command_line
 
 ROOT = Path(__file__).parents[2]
 
 
 def objemb(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(arguments))
+    result = CliRunner().invoke(command_line(arguments), list(arguments))
     return result.exit_code, result.output
 
 
@@ -24,6 +24,30 @@ def test_every_program_is_listed() -> None:
     code, text = objemb("--help")
     assert code == 0
     assert all(f" {name} " in text for name in PROGRAMS)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["info", "index"], {"info", "index"}),
+        (["--log-file", "serve", "model", "list"], {"serve", "model"}),
+        (["train", "--help"], {"train"}),
+        (["sarch", "photos"], {*COMMANDS, *PROGRAMS}),
+        ([], {*COMMANDS, *PROGRAMS}),
+    ],
+)
+def test_only_commands_that_the_words_name_are_imported(words: list[str], expected: set[str]) -> None:
+    app = command_line(words)
+    assert {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups} == (
+        expected
+    )
+
+
+def test_an_unknown_command_is_answered_with_those_that_are_alike() -> None:
+    code, text = objemb("sarch")
+    assert code == 2
+    assert "sarch" in text
+    assert "search" in text
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

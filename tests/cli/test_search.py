@@ -134,11 +134,11 @@ def test_a_query_that_is_no_image(run: Run, index: Path, tmp_path: Path) -> None
 def test_debug_shows_the_traceback(photos: Path, index: Path) -> None:
     from typer.testing import CliRunner
 
-    from objemb.cli.app import app
+    from objemb.cli.app import command_line
 
-    result = CliRunner().invoke(app, ["--debug", "search", str(index), str(photos / "0.png"), "--auto"])
+    result = CliRunner().invoke(command_line(), ["--debug", "search", str(index), str(photos / "0.png"), "--auto"])
     assert isinstance(result.exception, ValueError)
-    assert CliRunner().invoke(app, ["search", str(index), str(photos / "0.png"), "--auto"]).exit_code == 2
+    assert CliRunner().invoke(command_line(), ["search", str(index), str(photos / "0.png"), "--auto"]).exit_code == 2
 
 
 def test_the_page_is_one_file_and_draws_the_boxes(run: Run, photos: Path, index: Path, tmp_path: Path) -> None:

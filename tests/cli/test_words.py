@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from tests.cli.conftest import Run, draw, parsed
 
 CONFIG = """
@@ -43,7 +43,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Path:
     for number in range(6):
         draw(folder / "photos" / f"{number}.png", number)
     build = ["model", "build", str(config), "--fit-on", str(folder / "photos"), "-o", str(folder / "model")]
-    result = CliRunner().invoke(app, build)
+    result = CliRunner().invoke(command_line(), build)
     assert result.exit_code == 0, result.output
     return folder / "model"
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import objemb
 from objemb.checks import ArtefactMismatchError
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.images.decode import UnreadableImageError, read_photo
 from objemb.index.store import Index
 from objemb.models import load_model
@@ -317,7 +317,7 @@ class TestIndex:
             Image.fromarray(noise).save(tmp_path / "photos" / f"{number}.png")
         run = CliRunner()
         made = run.invoke(
-            app,
+            command_line(),
             [
                 "index",
                 str(tmp_path / "photos"),
@@ -336,14 +336,14 @@ class TestIndex:
         assert json.loads(made.stdout)["regions"] == 9
         query = str(tmp_path / "photos" / "1.png")
         for more in ([], ["--box", "3,4,15,12"], ["--auto"], ["--whole"]):
-            answer = run.invoke(app, ["search", str(tmp_path / "i"), query, "--json", *more])
+            answer = run.invoke(command_line(), ["search", str(tmp_path / "i"), query, "--json", *more])
             assert answer.exit_code == 0, answer.output
             assert json.loads(answer.stdout)["hits"][0]["image"] == "1.png"
-        found = json.loads(run.invoke(app, ["detect", query, "--model", str(folder), "--json"]).stdout)
+        found = json.loads(run.invoke(command_line(), ["detect", query, "--model", str(folder), "--json"]).stdout)
         assert [o["label"] for o in found["images"][0]["objects"]] == ["pot", "cup"]
 
     def test_what_is_said_of_it(self, folder: Path) -> None:
-        said = CliRunner().invoke(app, ["model", "info", str(folder)]).stdout
+        said = CliRunner().invoke(command_line(), ["model", "info", str(folder)]).stdout
         assert "onnx, fp32" in said
         assert f"at most {K} boxes" in said
 
@@ -353,7 +353,7 @@ class TestIndex:
         assert [r.registry_name for r in model.rerankers] == ["query_expansion"]
 
     def test_the_doctor_tries_it(self, folder: Path) -> None:
-        done = CliRunner().invoke(app, ["doctor", "--model", str(folder), "--json"])
+        done = CliRunner().invoke(command_line(), ["doctor", "--model", str(folder), "--json"])
         (found,) = (check for check in json.loads(done.stdout)["checks"] if check["name"] == "model")
         assert found["state"] == "ok"
         assert f"{folder} on cpu: dimension 4" in found["detail"]

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import objemb
 from objemb.card import CARD, read_card, write_folder
 from objemb.checks import ArtefactMismatchError, ObjembError
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.models.hub import hub_card, model_folder, push_model
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -224,10 +224,10 @@ def test_a_damaged_model_is_not_published(folder: Path, server: type[Hub]) -> No
 
 def test_the_commands(folder: Path, server: type[Hub]) -> None:
     run = CliRunner()
-    done = run.invoke(app, ["model", "push", str(folder), NAME, "--license", "apache-2.0", "--json"])
+    done = run.invoke(command_line(), ["model", "push", str(folder), NAME, "--license", "apache-2.0", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["place"] == NAME
-    assert "a" * 64 in run.invoke(app, ["model", "info", NAME, "--json"]).stdout
+    assert "a" * 64 in run.invoke(command_line(), ["model", "info", NAME, "--json"]).stdout
 
 
 def _closed_port() -> int:

@@ -304,7 +304,8 @@ def test_importing_objemb_is_light() -> None:
     import sys
 
     code = (
-        "import sys, objemb, objemb.cli.app; print([m for m in ('torch', 'numpy', 'PIL', 'yaml') if m in sys.modules])"
+        "import sys, objemb, objemb.cli.app; objemb.cli.app.command_line();"
+        "print([m for m in ('torch', 'numpy', 'PIL', 'yaml') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.config import load_config
 from objemb.models import Model, build_model, fit_whitening, load_model
 
@@ -139,7 +139,8 @@ def test_a_whitened_student_comes_back(student: Model, photos: Path, tmp_path: P
 
 def test_index_and_search_on_the_command_line(folder: Path, photos: Path, tmp_path: Path) -> None:
     def run(*arguments: Any) -> Any:
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        words = [str(a) for a in arguments]
+        result = CliRunner().invoke(command_line(words), words)
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -369,9 +370,12 @@ def test_a_photo_that_is_written_while_an_address_is_migrated(
     def put(store: Lance, texts: dict[str, str | None]) -> None:
         put_header(store, texts)
         if texts.get("closing") and not stages:  # closed, and what was written before was looked at
+            before, patience = store.version(int(texts["closing"])), time.monotonic() + 60
             stages.append(threading.Thread(target=write))
             stages[0].start()
-            stages[0].join(0.3)
+            while store.version(int(texts["closing"])) == before and time.monotonic() < patience:
+                time.sleep(0.01)
+            stages[0].join(0.05)
             assert stages[0].is_alive()  # it waits
 
     errors: list[Exception] = []

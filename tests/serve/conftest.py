@@ -87,9 +87,11 @@ def shared_index(tmp_path_factory: pytest.TempPathFactory, photos: Path, model: 
 def indexed(folder: Path, photos: Path, model: Path) -> Path:
     from typer.testing import CliRunner
 
-    from objemb.cli.app import app
+    from objemb.cli.app import command_line
 
-    done = CliRunner().invoke(app, ["index", str(photos / "list.csv"), "-o", str(folder), "--model", str(model)])
+    done = CliRunner().invoke(
+        command_line(), ["index", str(photos / "list.csv"), "-o", str(folder), "--model", str(model)]
+    )
     assert done.exit_code == 0, done.output
     return folder
 

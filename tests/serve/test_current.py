@@ -195,11 +195,11 @@ def test_a_model_that_was_named_is_tried_before_that_of_the_index(index: Path, n
 def test_a_model_that_did_not_make_the_index_is_an_error_at_the_start(index: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from objemb.cli.app import app
+    from objemb.cli.app import command_line
 
     Index.create(tmp_path / "other", schema=Index.open(index).schema, fingerprint="another model")
     model = str(open_retrieval(index).model.path)
-    done = CliRunner().invoke(app, ["serve", str(tmp_path / "other"), "--model", model, "--port", "0"])
+    done = CliRunner().invoke(command_line(), ["serve", str(tmp_path / "other"), "--model", model, "--port", "0"])
     assert done.exit_code == 4
     assert "another model" in done.stderr
 
@@ -218,9 +218,9 @@ def test_options_are_checked_before_a_model_is_loaded(
 ) -> None:
     from typer.testing import CliRunner
 
-    from objemb.cli.app import app
+    from objemb.cli.app import command_line
 
     monkeypatch.delenv("OBJEMB_TOKEN", raising=False)
-    done = CliRunner().invoke(app, ["serve", str(index), *options])
+    done = CliRunner().invoke(command_line(), ["serve", str(index), *options])
     assert done.exit_code == 2
     assert said in done.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from objemb.cli.app import app
+from objemb.cli.app import command_line
 from objemb.index.storage.calibration import Calibration
 from objemb.index.store import Index
 from objemb.ops.upper_tail import UpperTail
@@ -23,7 +23,7 @@ from tests.serve.conftest import COUNT, Served, encoded, picture, serving
 def printed(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> bytes:
     """What ``objemb search --json`` prints in a folder."""
     monkeypatch.chdir(folder)
-    done = CliRunner().invoke(app, ["search", *map(str, arguments), "--json"])
+    done = CliRunner().invoke(command_line(), ["search", *map(str, arguments), "--json"])
     assert done.exit_code == 0, done.output
     return done.stdout_bytes
 
@@ -126,7 +126,7 @@ def test_an_indexed_photo_is_searched_for_by_its_id(served: Served, shared_index
 def test_detected_objects_are_those_of_the_command_line(served: Served, photos: Path, model: Path) -> None:
     photo = photos / "0.png"
     answer = served.client.post("/v1/detect", files={"photo": ("0.png", photo.read_bytes())})
-    done = CliRunner().invoke(app, ["detect", str(photo), "--model", str(model), "--json"])
+    done = CliRunner().invoke(command_line(), ["detect", str(photo), "--model", str(model), "--json"])
     assert answer.json() == json.loads(done.stdout)["images"][0]
 
 
