@@ -6,6 +6,8 @@ FLOOR  ?= .venv-floor
 JOBS   ?= 2
 SEED   ?= 0
 PHOTOS ?=
+# bytecode is kept, whatever the shell says: tests and the demo start many processes, which would compile it anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo test test-floor lint types unit benchmark torture clean
 

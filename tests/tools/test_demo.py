@@ -154,6 +154,7 @@ def test_from_nothing_to_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("objemb.cli.programs.demos.compare.ROUNDS", 1)
     arguments = ["--small", "-o", str(tmp_path / "demo"), "--seed", "1"]
     assert demo.main(arguments) == 0
     said = capsys.readouterr().err

@@ -72,9 +72,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
     """The commands, in order."""
     scenes = folder / "scenes"
-    counts: tuple[str, ...] = ("--train-scenes", "132", "--val-scenes", "10", "--test-scenes", "20")
+    counts: tuple[str, ...] = ("--train-scenes", "40", "--val-scenes", "6", "--test-scenes", "10")
     counts = counts if small else ("--test-scenes", TEST_SCENES)
     few = ("run.steps=2", "run.warmup=0", "run.validate_every=0") if small else ()
+    # a whitening needs more vectors than it keeps dimensions
+    dims = {"teacher": ("whiten.dim=32",), "student": ("describer.head.dim=32",)} if small else {}
     teacher, detector, student = (str(folder / task / "model") for task in ("teacher", "detector", "student"))
 
     def train(config: str, run: str, *overrides: str) -> tuple[str, ...]:
@@ -88,6 +90,7 @@ def plan(folder: Path, seed: int, *, small: bool = False) -> list[Step]:
             *photos,
             *overrides,
             *few,
+            *dims.get(run, ()),
             f"run.seed={seed}",
             "-o",
             str(folder / run),
