@@ -12,13 +12,14 @@ from objemb.layers.strided import guard_strided
 from objemb.training.task import build_task
 from tests.training.tasks.test_classify import TASK
 
-# The gradient of a guarded convolution beside that of float64, on a processor without AVX-512 and with several threads.
-# It runs as a program of its own, because what it guards against ends the process.
+# The gradient of a guarded convolution beside that of float64, on a processor without AVX-512 and with one thread and
+# several. It runs as a program of its own, because what it guards against ends the process.
 PROGRAM = """
 import torch
 from tests.layers.test_strided import largest_error
-torch.set_num_threads({threads})
-print(max(largest_error(channels, side, 0) for channels in (1, 2, 4, 7, 8, 12, 15) for side in (32, 97)))
+for threads in (1, 2):
+    torch.set_num_threads(threads)
+    print(max(largest_error(channels, side, 0) for channels in (1, 2, 4, 7, 8, 12, 15) for side in (32, 97)))
 """
 
 
@@ -38,15 +39,14 @@ def largest_error(channels: int, side: int, seed: int) -> float:
 
 
 @pytest.mark.parametrize("processor", ["AVX2", "ALL"])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_gradients_are_right_on_every_processor(processor: str, threads: int) -> None:
+def test_gradients_are_right_on_every_processor(processor: str) -> None:
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": processor, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(threads=threads)],
+        [sys.executable, "-c", PROGRAM],
         capture_output=True, text=True, env=environment, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1e-5
+    assert max(map(float, done.stdout.split())) < 1e-5
 
 
 def seen_by(network: nn.Module, pixels: Tensor) -> list[bool]:
