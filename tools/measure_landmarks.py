@@ -101,7 +101,7 @@ class Step:
 STEPS = {
     "classify_all": Step("classify_landmarks", None, f"{ALL} {CLASSIFICATION}"),
     "classify_longer": Step("classify_landmarks", "classify_all", f"{ALL} {CLASSIFICATION}", "classify_all"),
-    "classify_clean": Step("classify_landmarks", "classify_all", f"{CLEAN} {CLASSIFICATION}", "classify_longer"),
+    "classify_clean": Step("classify_landmarks_clean", "classify_all", f"{CLEAN} {CLASSIFICATION}", "classify_longer"),
     "rank_all": Step("rank_landmarks", "classify_clean", f"{ALL} {TRIPLETS}", "classify_clean"),
     "rank": Step("rank_landmarks", "classify_clean", f"{CLEAN} {TRIPLETS}", "rank_all"),
     "rank_ap": Step("rank_landmarks_ap", "classify_clean", f"{CLEAN} {PRECISION}", "rank"),
@@ -110,6 +110,14 @@ STEPS = {
         "rank_ap",
         "run.steps=1000 run.batch=8 run.lr=1e-3 run.optimizer=adamw run.warmup=20 "
         "data.file={data}/train/cleaned/boxes.json data.side={side} "
+        "validation.file={data}/val/boxes.json validation.side={side} describer.extractor.size={side}",
+    ),
+    "detector": Step(
+        "detect_landmarks",
+        "classify_clean",
+        "run.steps=400 run.batch=8 run.lr=1e-3 run.optimizer=adamw run.warmup=20 only_proposals=false frozen=trunk8 "
+        "describer.backbone.detector.box_width=128 describer.backbone.detector.box_batch_per_image=64 "
+        "describer.backbone.detector.sampling_ratio=1 data.file={data}/train/cleaned/boxes.json data.side={side} "
         "validation.file={data}/val/boxes.json validation.side={side} describer.extractor.size={side}",
     ),
     "proposals": Step("rank_landmarks_proposals", "detect", CLEAN, "rank_ap", projection="rank_ap", trained=False),
@@ -165,14 +173,15 @@ def train(name: str, folder: Path, weights: Path, seed: int, varied: Sequence[st
 
 
 def choose(name: str, folder: Path, weights: Path, seed: int, alternatives: Sequence[Sequence[str]]) -> None:
-    """Train a step with each of some settings, and keep those with the best figure on validation items: mAP, or the
-    recall of 64 proposals at an IoU of 0.7. Figures of an earlier call stay and compete."""
+    """Train a step with each of some settings, and keep those with the best figure on validation items: mAP, the recall
+    of 64 proposals at an IoU of 0.7, or the average precision of a detector. Figures of an earlier call stay and
+    compete."""
     choices = read_choices(folder)
     tried = choices.get(name, {}).get("tried", {})
     for varied in alternatives:
         train(name, folder, weights, seed, varied)
         figures = figures_of(name, folder, weights, seed, "val", varied)
-        tried[" ".join(varied)] = figures["recall@64" if is_detector(name) else "mAP"]
+        tried[" ".join(varied)] = next(figures[key] for key in ("mAP", "recall@64", "AP") if key in figures)
         note(f"{name} {' '.join(varied)}: {figures}")
     choices[name] = {"settings": max(tried, key=tried.__getitem__), "tried": tried, "seed": seed}
     write_whole(folder / CHOICES, json.dumps(choices, indent=1) + "\n")

@@ -35,7 +35,31 @@ def test_cleaning_of_made_classes(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert result["recall"] >= 0.5
     assert 0 < result["iou_start"] <= 1
     assert 0 < result["iou_refined"] <= 1
+    assert result["processor_seconds"] > 0
     assert json.loads(capsys.readouterr().out)["results"] == report["results"]
+
+
+def test_cleaning_of_crops_among_photos(tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.fromarray(pattern(number, 160, 120)).save(tmp_path / "photos" / f"{number}.png")
+    entries = []
+    for number, name in enumerate(["cup", "tea"]):
+        product = Image.fromarray(pattern(10 + number, 150, 200))
+        for view in range(3):
+            file = f"{name}{view}.png"
+            product.crop((4 * view, 0, 150, 200 - 6 * view)).save(tmp_path / file)
+            entries.append({"file": file, "instance": name})
+    crops = {"images": entries[:5], "queries": entries[5:]}
+    (tmp_path / "crops.json").write_text(json.dumps(crops))
+    main = runpy.run_path(str(TOOLS / "measure_cleaning.py"))["main"]
+    command = ["--photos", str(tmp_path / "photos"), "--crops", str(tmp_path / "crops.json"), "--noise", "2"]
+    report = main([*command, "-o", str(tmp_path / "out")])
+    (result,) = report["results"]
+    assert report["photos"] == 10
+    assert (result["kept"], result["precision"], result["recall"]) == (6, 1.0, 1.0)
+    assert result["iou_refined"] > 0.6
 
 
 def test_recall_of_proposals_and_grids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,25 +2,28 @@ from __future__ import annotations
 
 import fnmatch
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from objemb.config import load_training_config
 from objemb.detectors.base import Detector
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.models import load_model
 from objemb.registry import build
-from objemb.training.data.base import Examples
+from objemb.training.data.base import Example, Examples
 from objemb.training.runner import fit
 from objemb.training.settings import RunSettings
 from objemb.training.task import build_task
 from objemb.training.tasks.detect import Detect
 from tests import small_settings
 from tests.tiny import random_photo
+from tests.training.runs import same
 
 MINIMAL = {"describer": small_settings.STUDENT, "data": small_settings.SCENES, "validation": small_settings.SCENES}
 
@@ -231,3 +234,28 @@ def test_proposals_are_trained_by_themselves_on_the_trunk_of_a_retrieval_network
         NetworkDetector.proposal_losses(
             learner.detector, learner.detector.normalised(torch.zeros(1, 3, 64, 64)), {}, []
         )
+
+
+def test_interrupted_training_of_proposals_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    """Anchors are sampled at random, by generators that depend on the step alone."""
+    trunk = {"name": "detector_trunk", "detector": {**DETECTOR, "backbone": TRUNK}}
+    describer = {**settings()["describer"], "regions": {"name": "rpn_proposals", "max_regions": 4}, "backbone": trunk}
+    whole, broken, resumed = (
+        task(describer=describer, only_proposals=True, frozen="trunk16", validation=None) for _ in range(3)
+    )
+    run = RunSettings(steps=3, batch=2, lr=1e-2, workers=0, warmup=0, checkpoint_every=1)
+    fit(whole, run, tmp_path / "whole", quiet=True)
+    losses, calls = broken.losses, list[int]()
+
+    def dying(batch: Sequence[Example]) -> dict[str, Tensor]:
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise RuntimeError("killed")
+        return losses(batch)
+
+    broken.losses = dying  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(broken, run, tmp_path / "run", quiet=True)
+    fit(resumed, run, tmp_path / "run", quiet=True)
+    assert same(resumed.state_dict(), whole.state_dict())
+    assert not same(resumed.state_dict(), task(describer=describer, only_proposals=True).state_dict())
