@@ -50,22 +50,24 @@ from tools.measure_cleaning import NOISE, Truth, make_class
 #: Classes and photos of a class of each split, and its share of the photos that they are made of.
 SPLITS = {"train": (24, 40, 0.6), "val": (8, 20, 0.15), "test": (20, 20, 0.25)}
 #: Width and height of a made photo, and the longest side at which networks take them.
-SIZE, SIDE = (384, 256), 192
+SIZE, SIDE = (384, 256), 128
 #: Photos that are described at a time.
 BATCH = 16
 #: The network.
 ARCH = "tf_efficientnet_lite0"
 #: Settings that all rankings share, and those of a kind of loss.
-RANKING = "pool=600 refresh=20 chunk=null describer.dim=256 describer.extractor.size={side} data.side={side}"
-TRIPLETS = "run.steps=40 run.batch=8 run.lr=0.001 run.warmup=5 negatives=3"
-PRECISION = "run.steps=40 run.batch=10 run.lr=1e-4 run.warmup=5 ranking_loss.bins=10"
-CLASSIFICATION = "run.steps=60 run.batch=32 crops=32 run.lr=0.01 run.warmup=10"
+RANKING = "pool=400 refresh=15 chunk=null describer.dim=256 describer.extractor.size={side} data.side={side}"
+TRIPLETS = "run.steps=30 run.batch=8 run.lr=0.001 run.warmup=5 negatives=3"
+PRECISION = "run.steps=30 run.batch=10 run.lr=1e-4 run.warmup=5 ranking_loss.bins=10"
+CLASSIFICATION = "run.steps=40 run.batch=32 crops=32 run.lr=0.01 run.warmup=5"
+#: Settings of a ranking that goes on from another one.
+LONGER = PRECISION.replace("run.steps=30", "run.steps=15")
 #: Settings of the detector whose proposals are regions, in pixels of the network's input.
 DETECTOR = {
     "name": "faster_rcnn",
     "pyramid_strides": [8, 16, 32],
     "channels": 64,
-    "anchor_sizes": [[24, 32], [40, 52], [68, 88], [112, 140]],
+    "anchor_sizes": [[16, 22], [28, 36], [46, 60], [76, 96]],
     "box_width": 16,
     "proposals": 256,
     "min_size": 128,
@@ -87,6 +89,7 @@ class Step:
         settings: Overrides beside those of the network, with ``{data}`` for the folder of the sets.
         beside: The step with which its figures are compared.
         projection: The step whose projection it starts with; None for PCA whitening.
+        alike: The step whose chosen settings it has; None for its own.
         trained: Whether anything is trained.
     """
 
@@ -95,20 +98,23 @@ class Step:
     settings: str
     beside: str = UNTRAINED
     projection: str | None = None
+    alike: str | None = None
     trained: bool = True
 
 
 STEPS = {
     "classify_all": Step("classify_landmarks", None, f"{ALL} {CLASSIFICATION}"),
-    "classify_longer": Step("classify_landmarks", "classify_all", f"{ALL} {CLASSIFICATION}", "classify_all"),
+    "classify_longer": Step(
+        "classify_landmarks", "classify_all", f"{ALL} {CLASSIFICATION}", "classify_all", alike="classify_clean"
+    ),
     "classify_clean": Step("classify_landmarks_clean", "classify_all", f"{CLEAN} {CLASSIFICATION}", "classify_longer"),
-    "rank_all": Step("rank_landmarks", "classify_clean", f"{ALL} {TRIPLETS}", "classify_clean"),
+    "rank_all": Step("rank_landmarks", "classify_clean", f"{ALL} {TRIPLETS}", "classify_clean", alike="rank"),
     "rank": Step("rank_landmarks", "classify_clean", f"{CLEAN} {TRIPLETS}", "rank_all"),
     "rank_ap": Step("rank_landmarks_ap", "classify_clean", f"{CLEAN} {PRECISION}", "rank"),
     "detect": Step(
         "detect_landmarks",
         "rank_ap",
-        "run.steps=1000 run.batch=8 run.lr=1e-3 run.optimizer=adamw run.warmup=20 "
+        "run.steps=400 run.batch=8 run.lr=1e-3 run.optimizer=adamw run.warmup=20 "
         "data.file={data}/train/cleaned/boxes.json data.side={side} "
         "validation.file={data}/val/boxes.json validation.side={side} describer.extractor.size={side}",
     ),
@@ -121,12 +127,12 @@ STEPS = {
         "validation.file={data}/val/boxes.json validation.side={side} describer.extractor.size={side}",
     ),
     "proposals": Step("rank_landmarks_proposals", "detect", CLEAN, "rank_ap", projection="rank_ap", trained=False),
-    "rank_ap_longer": Step("rank_landmarks_ap", "rank_ap", f"{CLEAN} {PRECISION}", "rank_ap", projection="rank_ap"),
+    "rank_ap_longer": Step("rank_landmarks_ap", "rank_ap", f"{CLEAN} {LONGER}", "rank_ap", projection="rank_ap"),
     "rank_ap_proposals": Step(
         "rank_landmarks_proposals",
         "detect",
         f"{CLEAN} run.optimizer=adamw run.weight_decay=1e-6 positives=3 negatives=0 "
-        f'ranking_loss={{{{"name":"average_precision"}}}} {PRECISION}',
+        f'ranking_loss={{{{"name":"average_precision"}}}} {LONGER}',
         "rank_ap_longer",
         projection="rank_ap",
     ),
@@ -195,7 +201,8 @@ def read_choices(folder: Path) -> dict[str, dict[str, Any]]:
 
 def chosen(folder: Path, name: str) -> list[str]:
     """The chosen settings of a step."""
-    return str(read_choices(folder).get(name, {}).get("settings", "")).split()
+    own = (name in STEPS and STEPS[name].alike) or name
+    return str(read_choices(folder).get(own, {}).get("settings", "")).split()
 
 
 def is_detector(name: str) -> bool:

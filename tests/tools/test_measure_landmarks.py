@@ -156,9 +156,9 @@ def test_settings_are_chosen_on_validation_items(tmp_path: Path, monkeypatch: py
     choice = json.loads((tmp_path / "choices.json").read_text())["classify_clean"]
     assert choice["settings"] == "run.lr=0.2 run.steps=7", "the better one of an earlier call stays"
     assert len(choice["tried"]) == 3
-    for name, seed in (("classify_clean", 5), ("rank", 2)):
+    for name, seed in (("classify_clean", 5), ("classify_longer", 0), ("rank", 2)):
         resolved = load_training_config(*_split(measure_landmarks.command(name, tmp_path, Path("w"), seed)))
-        assert (resolved["run"]["steps"] == 7) == (name == "classify_clean")
+        assert (resolved["run"]["steps"] == 7) == (name != "rank"), "its control has the same settings"
         run = str(measure_landmarks.run_folder(tmp_path, "classify_clean", seed))
         assert run.endswith("classify_clean@run.lr=0.2@run.steps=7")
         assert (run in json.dumps(resolved["task"])) == (name == "rank")
