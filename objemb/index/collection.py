@@ -299,10 +299,13 @@ class ImageCollection(ABC):
         """
 
     @abstractmethod
-    def named(self, hit: Match) -> Match:
-        """A hit with the metadata of its image, and the label of its box if that is a stored one.
+    def named(self, hits: Sequence[Match]) -> list[Match]:
+        """Hits with the metadata of their images, and the labels of their boxes where these are stored ones.
 
-        For hits that were moved to another box. Raises ``KeyError`` for an image that is not in the index.
+        For hits that were found without both, or moved to another box.
+
+        Raises:
+            KeyError: An image is not in the index.
         """
 
     @abstractmethod

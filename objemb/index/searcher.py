@@ -16,7 +16,7 @@ from objemb.checks import ArtefactMismatchError, DamagedIndexError
 from objemb.index.engines.base import AnyStructure
 from objemb.index.filters.evaluate import FilterEvaluator
 from objemb.index.storage import tables
-from objemb.index.storage.blocks import Block, by_block
+from objemb.index.storage.blocks import Block
 from objemb.index.storage.manifest import StructureRecord
 from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.segment import Segment
@@ -115,33 +115,35 @@ class Searcher:
     def rows_of_images(self, images: Sequence[str], where: str | None) -> ImageRows:
         """The vectors of some images that fit a filter, in memory. Raises ``KeyError`` for an id that is not there."""
         snapshot, dim = self._snapshot, self._vectors_schema().dim
-        numbers = np.array([_present(snapshot.number(image), image) for image in images], np.int64)
-        first, ends = snapshot.image_starts[numbers], snapshot.image_starts[numbers + 1]
-        rows = _joined(first, ends - first)
-        items = np.repeat(np.arange(len(images)), ends - first)
-        vectors, boxes = np.empty((len(rows), dim), np.float32), np.empty((len(rows), 4), np.float32)
-        fits = np.ones(len(rows), bool)
+        places, _, rows = _where(snapshot, np.array([_present(snapshot.number(id_), id_) for id_ in images], np.int64))
+        found = [(snapshot.segments[place], own) for place, own in zip(places, rows, strict=True)]
+        vectors = [np.zeros((0, dim), np.float32), *(segment.columns["vectors"][own] for segment, own in found)]
+        boxes = [np.zeros((0, 4), np.float32), *(segment.boxes[own] for segment, own in found)]
+        items = np.repeat(np.arange(len(images)), [own.stop - own.start for own in rows])
+        joined = ImageRows(tuple(images), np.concatenate(vectors, dtype=np.float32), items, np.concatenate(boxes))
         blocks = self._blocks(where)
-        for place, here in by_block(snapshot.first_rows, rows):
-            segment, alive, own = snapshot.segments[place], blocks[place].alive, rows[here] - snapshot.first_rows[place]
-            vectors[here], boxes[here] = segment.columns["vectors"][own], segment.boxes[own]
-            if alive is not None:
-                fits[here] = alive[own]
-        if not fits.all():
-            vectors, items, boxes = vectors[fits], items[fits], boxes[fits]
-        return ImageRows(tuple(images), vectors, items, boxes)
+        alive = [blocks[place].alive for place in places]
+        if all(mask is None for mask in alive):
+            return joined
+        masks = zip(alive, rows, strict=True)
+        fits = np.concatenate([np.ones(r.stop - r.start, bool) if mask is None else mask[r] for mask, r in masks])
+        return ImageRows(joined.images, joined.vectors[fits], joined.items[fits], joined.boxes[fits])
 
-    def named(self, hit: Match) -> Match:
-        """A hit with the metadata of its image, and with the label of its box if that is a stored one.
+    def named(self, hits: Sequence[Match]) -> list[Match]:
+        """Hits with the metadata of their images, and with the labels of their boxes where these are stored ones.
 
         Raises:
-            KeyError: Its image is not in the index.
+            KeyError: An image is not in the index.
         """
-        segment, position = self._snapshot.place_of(_present(self._snapshot.number(hit.image), hit.image))
-        start, stop = segment.starts[position : position + 2].tolist()
-        boxes = _boxes(segment.boxes[start:stop].tolist())
-        label = segment.label(start + boxes.index(hit.box)) if hit.box in boxes else None
-        return hit.named(label, segment.metadata(position))
+        snapshot = self._snapshot
+        numbers = np.array([_present(snapshot.number(hit.image), hit.image) for hit in hits], np.int64)
+        named = []
+        for hit, place, position, rows in zip(hits, *_where(snapshot, numbers), strict=True):
+            segment, label = snapshot.segments[place], None
+            if segment.label_names and hit.box in (boxes := _boxes(segment.boxes[rows].tolist())):
+                label = segment.label(rows.start + boxes.index(hit.box))
+            named.append(hit.named(label, segment.metadata(position)))
+        return named
 
     def sample(self, count: int) -> Float32Array:
         """Vectors of live images, evenly spread over all of them: float32 ``(N, D)``, N at most ``count``."""
@@ -344,21 +346,18 @@ class _FoundImages:
         """
         ranks = np.flatnonzero(hits.images[number] >= 0)
         rows = hits.rows[number, ranks]
-        numbers = np.searchsorted(snapshot.image_starts, rows, side="right") - 1
-        places = np.searchsorted(snapshot.first_rows, rows, side="right") - 1
-        first = snapshot.first_rows[places]
-        positions, segments = (numbers - snapshot.first_images[places]).tolist(), places.tolist()
-        ends = (snapshot.image_starts[numbers + np.arange(2)[:, None]] - first).tolist()
-        ids = [snapshot.segments[s].image_id(p) for s, p in zip(segments, positions, strict=True)]
+        numbers = snapshot.image_starts.searchsorted(rows, side="right") - 1
+        places, positions, of_images = _where(snapshot, numbers)
+        ids = [snapshot.segments[place].image_id(at) for place, at in zip(places, positions, strict=True)]
         if len(set(ids)) != len(ids):
             raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
         best = zip(
             hits.scores[number, ranks].tolist(),
-            (rows - first).tolist(),
+            (rows - snapshot.first_rows[places]).tolist(),
             (hits.query_rows[number, ranks] - first_query_row).tolist(),
             strict=True,
         )
-        return _FoundImages(snapshot, numbers.tolist(), segments, positions, list(map(slice, *ends)), ids, list(best))
+        return _FoundImages(snapshot, numbers.tolist(), places, positions, of_images, ids, list(best))
 
     def match(
         self,
@@ -394,9 +393,13 @@ class _FoundImages:
             raise DamagedIndexError(f"{self.snapshot.folder}: image {id_!r}: {error}") from error
 
 
-def _joined(first: Int64Array, counts: Int64Array) -> Int64Array:
-    """``first[0], first[0] + 1, ...``, ``counts[0]`` numbers, followed by those from ``first[1]`` on, and so on."""
-    return np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+def _where(snapshot: Snapshot, numbers: Int64Array) -> tuple[list[int], list[int], list[slice]]:
+    """The segments of some images, numbered through all segments, and their positions and rows there."""
+    places = snapshot.first_images.searchsorted(numbers, side="right") - 1
+    first, ends = snapshot.image_starts[numbers], snapshot.image_starts[numbers + 1]
+    before = snapshot.first_rows[places]
+    rows = map(slice, (first - before).tolist(), (ends - before).tolist())
+    return places.tolist(), (numbers - snapshot.first_images[places]).tolist(), list(rows)
 
 
 def _present(number: int | None, image: str) -> int:

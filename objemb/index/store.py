@@ -335,12 +335,9 @@ class Index(ImageCollection):
         """As :meth:`ImageCollection.rows_of_images`."""
         return self._searcher.rows_of_images(images, where)
 
-    def named(self, hit: Match) -> Match:
-        """A hit with the metadata of its image, and the label of its box if that is a stored one.
-
-        For hits that were moved to another box. Raises ``KeyError`` for an image that is not in the index.
-        """
-        return self._searcher.named(hit)
+    def named(self, hits: Sequence[Match]) -> list[Match]:
+        """As :meth:`ImageCollection.named`."""
+        return self._searcher.named(hits)
 
     def sample(self, count: int) -> Float32Array:
         """Vectors of the index, evenly spread over all rows: float32 ``(N, D)``, at most ``count``.

@@ -33,6 +33,7 @@ class Search:
         database: The rows of the database.
         describer: The describer of both, for re-rankers that open photos.
         open_query: Decodes the photo of a query by its index. If a query is a part of a photo, its boxes say which.
+        found: The result that the database gave for each query; empty if that is not known.
     """
 
     queries: tuple[RegionDescriptors, ...]
@@ -40,6 +41,7 @@ class Search:
     database: Database
     describer: Describer | FeatureDescriber | None = None
     open_query: Callable[[int], Photo] | None = None
+    found: tuple[SearchResult, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "queries", tuple(self.queries))
@@ -55,7 +57,12 @@ class Search:
     def again(self, queries: Iterable[RegionDescriptors], database: Database) -> Search:
         """A search with other queries or in another database, of the same depth."""
         asked = tuple(queries)
-        return replace(self, queries=asked, results=tuple(database.search(asked, self.depth)), database=database)
+        found = tuple(database.search(asked, self.depth))
+        return replace(self, queries=asked, results=found, database=database, found=found)
+
+    def is_as_found(self, number: int) -> bool:
+        """Whether a result has the hits, scores and boxes that the database gave for its query."""
+        return len(self.found) > number and self.results[number].hits is self.found[number].hits
 
     def found_photo(self, image: str) -> Photo | None:
         """The photo of a hit; None, with a warning, if it is missing or can no longer be read.
@@ -227,7 +234,7 @@ def search_and_rerank(
     wanted = (database.image_count if r.depth is None else r.depth for r in rerankers)
     with searching_nearby():
         first = tuple(database.search(queries, max(depth, *wanted, 1)))
-        search = Search(tuple(queries), first, database, describer, open_query)
+        search = Search(tuple(queries), first, database, describer, open_query, first)
         for reranker in rerankers:
             before = search.results
             search = reranker.rerank(search)

@@ -63,6 +63,8 @@ class RegionMatch(Reranker):
             return result
         if self.look:
             query = _looked_at(search, number)
+        if len(query) == 1 and search.is_as_found(number):
+            return result  # the best pair of each image is the one that was found
         boxes = as_boxes(query.regions.boxes.tolist())
         rows = search.database.rows_of_images(result.images[: self.top])
         return self._matched(replace(result, query_boxes=boxes), rows, query)
@@ -82,14 +84,17 @@ class RegionMatch(Reranker):
             np.where(products == np.repeat(best, counts, axis=0), numbers, len(products)), starts, axis=0
         )
         scores = self._scores(products, of_query, best)
+        shown = np.argsort(-best, axis=1, kind="stable")[:, : 1 + RUNNERS_UP]
+        of_pairs = np.minimum(np.take_along_axis(best, shown, axis=1), scores[:, None])
+        of_pairs[:, 0] = scores
+        of_shown = np.take_along_axis(of_query, shown, axis=1)
+        positions = filled.tolist()
 
         def match(n: int) -> Match:
-            shown = np.argsort(-best[n], kind="stable")[: 1 + RUNNERS_UP]
-            of_pairs = [float(scores[n]), *np.minimum(best[n, shown[1:]], scores[n]).tolist()]
-            boxes = rows.boxes[of_query[n, shown]].tolist()
-            return _match(result[int(filled[n])], of_pairs, boxes, shown.tolist(), result.query_boxes)
+            boxes = rows.boxes[of_shown[n]].tolist()
+            return _match(result[positions[n]], of_pairs[n].tolist(), boxes, shown[n].tolist(), result.query_boxes)
 
-        return ranked_first(result, filled.tolist(), scores.tolist(), match)
+        return ranked_first(result, positions, scores.tolist(), match)
 
     def _scores(self, products: Float32Array, of_query: Int64Array, best: Float32Array) -> Float32Array:
         """The scores of images, from their best row for each query row and the product of both, ``(images, Q)``."""

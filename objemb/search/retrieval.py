@@ -489,7 +489,7 @@ def _opened(images: Sequence[ImageLike], max_pixels: int, number: int) -> Photo:
 
 def _first(result: SearchResult, k: int, least: float, index: ImageCollection) -> SearchResult:
     """The best ``k`` hits with a score of at least ``least``, with labels and metadata."""
-    return replace(result, hits=tuple(index.named(hit) for hit in result.hits[:k] if hit.score >= least))
+    return replace(result, hits=tuple(index.named([hit for hit in result.hits[:k] if hit.score >= least])))
 
 
 def _photo_if_there(index: ImageCollection, image: str) -> Path | None:

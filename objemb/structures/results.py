@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
@@ -76,9 +75,8 @@ class Match:
 
     def named(self, label: str | None, metadata: Mapping[str, Scalar]) -> Match:
         """The same match with another label and metadata; what has been checked is not checked again."""
-        match = copy(self)
-        object.__setattr__(match, "label", label)
-        object.__setattr__(match, "metadata", frozen_metadata("Match.metadata", metadata))
+        match = object.__new__(type(self))
+        match.__dict__.update(self.__dict__, label=label, metadata=frozen_metadata("Match.metadata", metadata))
         return match
 
     def to_json(self) -> dict[str, object]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from objemb.describers.base import Describer
+from objemb.rerank.base import search_and_rerank
 from objemb.rerank.region_match import RegionMatch
 from objemb.structures import Photo, RegionDescriptors, Regions
 from tests.rerank.made import database, described, names, query, random_database, random_rows, scores, search
@@ -60,6 +61,21 @@ def test_one_region_changes_nothing_but_rounding() -> None:
     found = RegionMatch().rerank(asked)
     assert names(found) == names(asked)
     assert [h.box for h in found.results[0]] == [h.box for h in asked.results[0]]
+
+
+def test_one_region_keeps_what_was_found_but_not_what_another_step_made_of_it() -> None:
+    data = random_database(30)
+    (asked,) = search(data, described("q", random_rows(1, seed=9).tolist(), 8)).queries
+    found = search_and_rerank([asked], data, [], 10)
+    assert found.is_as_found(0)
+    (kept,) = RegionMatch().rerank(found).results
+    assert kept == found.results[0]
+    turned = replace(found.results[0], hits=[replace(h, score=-n) for n, h in enumerate(reversed(list(kept)))])
+    changed = replace(found, results=(turned,))
+    assert not changed.is_as_found(0)
+    again = RegionMatch().rerank(changed)
+    assert names(again) == names(found)
+    assert scores(again) == pytest.approx([h.score for h in kept], abs=1e-6)
 
 
 def test_only_the_first_are_ranked_again() -> None:

@@ -67,7 +67,7 @@ def reranked(index: Index, query: RegionDescriptors, steps: Sequence[Reranker], 
     """The answer of :meth:`objemb.Retrieval.search`, without the description of the query."""
     search = search_and_rerank([query], IndexDatabase(index, exact=exact), steps, K)
     (result,) = search.results
-    return SearchResult(result.query_image, result.query_boxes, tuple(map(index.named, result.hits[:K])), result.scale)
+    return SearchResult(result.query_image, result.query_boxes, tuple(index.named(result.hits[:K])), result.scale)
 
 
 def _of_index(index: Index, data: Collection, rounds: int, facts: Mapping[str, Any]) -> Iterator[Ratio]:

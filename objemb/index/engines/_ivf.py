@@ -164,7 +164,9 @@ class _SearchState:
     selector: object
 
     def pairs(self, rows: Int64Array, query_rows: Int64Array) -> Pairs:
-        """Pairs with exact scores."""
+        """Pairs with exact scores, by row: the order in which the rows are stored and quickly read."""
+        order = rows.argsort(kind="stable")
+        rows, query_rows = rows[order], query_rows[order]
         scores = pair_scores(self.table, rows, self.queries, query_rows)
         return Pairs(rows, query_rows, self.groups[query_rows], self.table.images(rows), scores)
 
@@ -190,6 +192,7 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         self._engine = engine
         self.dim, self.covered, self.lists = int(index.d), int(index.ntotal), int(index.nlist)
         self._filter: tuple[list[BoolArray | None], object, int] | None = None
+        self._parameters: dict[int, SearchParameters] = {}  # without a filter, by number of probes
 
     def write(self, create: Callable[[str], ByteOutput]) -> None:
         """As :meth:`objemb.index.engines.base.Structure.write`; one file."""
@@ -264,8 +267,14 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         torch = sys.modules.get("torch")
         if torch is not None:
             faiss.omp_set_num_threads(torch.get_num_threads())
-        options = {} if state.selector is None else {"sel": state.selector}
-        parameters = self._engine.parameters(faiss, nprobe=min(probes, self.lists), **options)
+        probes = min(probes, self.lists)
+        if state.selector is None and probes not in self._parameters:
+            self._parameters[probes] = self._engine.parameters(faiss, nprobe=probes)
+        parameters = (
+            self._parameters[probes]
+            if state.selector is None
+            else self._engine.parameters(faiss, nprobe=probes, sel=state.selector)
+        )
         _, rows = self._index.search(state.queries[query_rows], min(candidates, self.covered), params=parameters)
         if rows.size and rows.max() >= self.covered:
             raise DamagedIndexError(

@@ -22,7 +22,7 @@ from objemb.index.nearby import Scan, kept_scan, new_scan
 from objemb.index.storage.blocks import RowTable, VectorBlock, checked_queries, pair_scores
 from objemb.ops.int8_codes import Codes, EncodedQueries, code_scores, encode, encode_queries, row_lengths
 from objemb.ops.products import Kernel, best_kernel, compiled_kernel, float_products
-from objemb.ops.scored_pairs import GroupedHits, Pairs, best_of_images, top_images
+from objemb.ops.scored_pairs import GroupedHits, Pairs, as_hits, best_of_images, top_images
 from objemb.registry import plugin
 from objemb.types import BoolArray, Buffer, Float32Array, FloatArray, Int64Array
 
@@ -54,6 +54,8 @@ MIN_CODES, MAX_CODES = 1 << 20, 1 << 30
 BOUND_ROWS, BOUND_ROWS_PER_IMAGE = 1 << 14, 32
 #: Pairs of some rows with query rows that are all scored exactly, because that takes no longer than ruling out some.
 MAX_DIRECT = 1 << 11
+#: Pending pairs that are scored exactly as they are at the end, because that takes no longer than pruning them.
+FEW_PAIRS = 1 << 7
 #: Minimum number of pending pairs before pruning; otherwise twice the survivors of the last pruning.
 CAPACITY = 1 << 12
 #: Number of pending pairs from which pruning scores them exactly and keeps the k best images only.
@@ -253,15 +255,15 @@ def search_exact(
         else:
             pairs = _one_pass(table, queries[here], groups[here], k, among, scan)
         passes.append(replace(pairs, query_rows=pairs.query_rows + start))
-    return top_images(Pairs.cat(passes), count, k)
+    return as_hits(passes[0], count, k) if len(passes) == 1 else top_images(Pairs.cat(passes), count, k)
 
 
 def _every_pair(table: RowTable, queries: Float32Array, groups: Int64Array, among: Sequence[Int64Array]) -> Pairs:
-    """All pairs of a few rows of each block, all alive, with all query rows."""
+    """The best pairs of images with each query, of a few rows of each block, all alive, and all query rows."""
     numbers = np.concatenate([rows + first for rows, first in zip(among, table.starts, strict=False)])
     rows, columns = np.repeat(numbers, len(queries)), np.tile(np.arange(len(queries)), len(numbers))
     scores = pair_scores(table, rows, queries, columns)
-    return Pairs(rows, columns, groups[columns], table.images(rows), scores)
+    return best_of_images(Pairs(rows, columns, groups[columns], table.images(rows), scores))[0]
 
 
 def _one_pass(
@@ -386,8 +388,9 @@ class _TopK:
 
     def result(self) -> Pairs:
         """The best pair of each of the k best images of each query, with exact scores."""
-        self._prune()
-        best = self._exactly(self._pending[0])
+        if self._count > FEW_PAIRS:
+            self._prune()
+        best = self._exactly(Pairs.cat(self._pending))
         return replace(best, queries=self._queries[self._starts][best.queries])
 
     def _first_lower_bound(self, scores: Float32Array, images: Int64Array) -> None:

@@ -266,7 +266,7 @@ class Conformance:
         fits = index.fitting("photo 0", "label = bottle")
         assert fits.tolist() == [name == "bottle" for name in photos[0].regions.label_names]
         hit = index.search(photo("q", photos[0].vectors[:1]), 1, exact=True)[0]
-        assert index.named(hit) == hit
+        assert index.named([hit]) == [hit]
 
     def test_numbers_that_json_has_no_words_for(self) -> None:
         values: dict[str, Scalar] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
 
@@ -48,7 +47,7 @@ from objemb.index.storage.schema import RowSchema
 from objemb.index.storage.snapshot import StoredImage
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.stores.base import Store, StoreError, StoreFacts
-from objemb.structures import Described, ImageRows, Match, RegionDescriptors, SearchResult
+from objemb.structures import Described, ImageRows, Match, RegionDescriptors, Scalar, SearchResult
 from objemb.types import BoolArray, Float32Array, Int64Array
 
 #: Photos that are read at once, and rows without vectors.
@@ -323,15 +322,19 @@ class RemoteIndex(ImageCollection):
             rows = rows.filter(pa.array(self._filter(where).fits(rows)))
         return _image_rows(images, rows, self.dim)
 
-    def named(self, hit: Match) -> Match:
+    def named(self, hits: Sequence[Match]) -> list[Match]:
         """As :meth:`ImageCollection.named`."""
-        rows = self._whole([hit.image], COLUMNS)
-        if not rows.num_rows:
-            raise KeyError(hit.image)
-        metadata = metadata_of(rows["metadata"][0].as_py())
-        boxes = [tuple(box) for box in corners(rows).tolist()]
-        label = rows["label"][boxes.index(hit.box)].as_py() if hit.box in boxes else None
-        return replace(hit, label=label, metadata=metadata)
+        wanted = list(dict.fromkeys(hit.image for hit in hits))
+        parts = [self._whole(some, COLUMNS) for some in batches(wanted, PHOTOS_AT_ONCE)]
+        metadata: dict[str, dict[str, Scalar]] = {}
+        labels: dict[tuple[str, tuple[float, ...]], str | None] = {}
+        for rows in parts:
+            names, texts = (rows[column].to_pylist() for column in ("image", "metadata"))
+            metadata |= {name: metadata_of(text) for name, text in dict(zip(names, texts, strict=True)).items()}
+            keys = zip(names, map(tuple, corners(rows).tolist()), strict=True)
+            for key, label in zip(keys, rows["label"].to_pylist(), strict=True):
+                labels.setdefault(key, label)
+        return [hit.named(labels.get((hit.image, hit.box)), metadata[hit.image]) for hit in hits]
 
     def sample(self, count: int) -> Float32Array:
         """As :meth:`ImageCollection.sample`: the vectors of photos evenly spread over their order."""

@@ -129,7 +129,7 @@ class Segment:
     def image_id(self, image: int) -> str:
         """Id of the image at a position of the table of images."""
         text, ends = self._ids
-        return tables.to_text(bytes(text[ends[image] : ends[image + 1]]))
+        return tables.to_text(text[ends[image] : ends[image + 1]])
 
     def stamp(self, image: int) -> str | None:
         """Stamp of the image at a position of the table of images."""
@@ -141,11 +141,14 @@ class Segment:
         return tables.metadata_from_bytes(self.images.column("metadata")[image].as_py())
 
     @cached_property
-    def _ids(self) -> tuple[memoryview, Int64Array]:
-        """The bytes of all ids, and where each begins and the last ends: int64 ``(images + 1,)``."""
+    def _ids(self) -> tuple[memoryview, memoryview]:
+        """The bytes of all ids, and where each begins and the last ends: int64 ``(images + 1,)``.
+
+        Both as memory, of which Python reads single entries sooner than of arrays.
+        """
         ids = self.images.column("id")
         _, ends, text = ids.buffers()
-        of_ids = np.frombuffer(ends, np.int64)[ids.offset : ids.offset + len(ids) + 1]
+        of_ids = memoryview(ends).cast("B").cast("q")[ids.offset : ids.offset + len(ids) + 1]
         return memoryview(b"" if text is None else text), of_ids
 
     def positions(self, image: str) -> list[int]:

@@ -60,12 +60,12 @@ def to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def to_text(data: bytes) -> str:
+def to_text(data: bytes | memoryview) -> str:
     """The inverse of :func:`to_bytes`. Raises ``DamagedIndexError`` for invalid bytes."""
     try:
-        return data.decode("utf-8", "surrogatepass")
+        return str(data, "utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
-        raise DamagedIndexError(f"text of an index: expected UTF-8, found {data[:40]!r}") from error
+        raise DamagedIndexError(f"text of an index: expected UTF-8, found {bytes(data[:40])!r}") from error
 
 
 def metadata_to_bytes(image: str, metadata: Mapping[str, Scalar]) -> bytes:
