@@ -259,4 +259,6 @@ def _on_scale(
     reranker: Reranker, before: Sequence[SearchResult], after: Sequence[SearchResult]
 ) -> tuple[SearchResult, ...]:
     """Results with the scale of the re-ranker, if it changed scores."""
-    return tuple(replace(new, scale=reranker.scale or old.scale) for new, old in zip(after, before, strict=True))
+    scales = [reranker.scale or old.scale for old in before]
+    pairs = zip(after, scales, strict=True)
+    return tuple(new if new.scale == scale else replace(new, scale=scale) for new, scale in pairs)

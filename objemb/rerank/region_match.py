@@ -72,37 +72,40 @@ class RegionMatch(Reranker):
     def _matched(self, result: SearchResult, rows: ImageRows, query: RegionDescriptors) -> SearchResult:
         """A result with the new scores and pairs of its first hits, whose rows are given; those without rows come
         last."""
-        counts = np.diff(rows.starts)
-        filled = np.flatnonzero(counts)
+        filled = np.flatnonzero(np.diff(rows.starts))
         if not len(filled):
             return result
-        starts, counts = rows.starts[filled], counts[filled]
+        starts, positions = rows.starts[filled], filled.tolist()
         products = rows.vectors @ query.vectors.T
         best = np.maximum.reduceat(products, starts, axis=0)  # (images, query rows)
-        numbers = np.arange(len(products))[:, None]
-        of_query = np.minimum.reduceat(
-            np.where(products == np.repeat(best, counts, axis=0), numbers, len(products)), starts, axis=0
-        )
-        scores = self._scores(products, of_query, best)
+        scores = self._scores(products, best, starts)
         shown = np.argsort(-best, axis=1, kind="stable")[:, : 1 + RUNNERS_UP]
         of_pairs = np.minimum(np.take_along_axis(best, shown, axis=1), scores[:, None])
         of_pairs[:, 0] = scores
-        of_shown = np.take_along_axis(of_query, shown, axis=1)
-        positions = filled.tolist()
 
         def match(n: int) -> Match:
-            boxes = rows.boxes[of_shown[n]].tolist()
+            own = slice(*rows.starts[positions[n] : positions[n] + 2])
+            boxes = rows.boxes[own][products[own, shown[n]].argmax(axis=0)].tolist()
             return _match(result[positions[n]], of_pairs[n].tolist(), boxes, shown[n].tolist(), result.query_boxes)
 
         return ranked_first(result, positions, scores.tolist(), match)
 
-    def _scores(self, products: Float32Array, of_query: Int64Array, best: Float32Array) -> Float32Array:
-        """The scores of images, from their best row for each query row and the product of both, ``(images, Q)``."""
+    def _scores(self, products: Float32Array, best: Float32Array, starts: Int64Array) -> Float32Array:
+        """The scores of images.
+
+        Args:
+            products: float32 ``(n, Q)``, of the rows of all images and the query rows.
+            best: float32 ``(images, Q)``, the largest of each image for each query row.
+            starts: int64 ``(images,)``, the first row of each image, which has at least one.
+        """
         if self.score == "max":
             largest: Float32Array = best.max(axis=1)
             return largest
         if self.score == "mutual":
-            best = np.where(products.argmax(axis=1)[of_query] == np.arange(of_query.shape[1]), best, 0)
+            is_best = products == np.repeat(best, np.diff(starts, append=len(products)), axis=0)
+            numbers = np.where(is_best, np.arange(len(products))[:, None], len(products))
+            first = np.minimum.reduceat(numbers, starts, axis=0)
+            best = np.where(products.argmax(axis=1)[first] == np.arange(best.shape[1]), best, 0)
         mean: Float32Array = best.mean(axis=1)
         return mean
 
