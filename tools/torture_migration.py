@@ -247,7 +247,7 @@ def _await(steps: Connection) -> None:
 
 def torture_by_migrating(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     """Kill ``kills`` migrations of one index, one after another, while it is searched and photos are added."""
-    multiprocessing.set_forkserver_preload(["objemb.search.migration", "objemb.models", "torch"])
+    multiprocessing.set_forkserver_preload([__name__])  # with PyTorch, which every process would import otherwise
     context = multiprocessing.get_context("forkserver")
     result: dict[str, Any] = {"kills": kills, "ended before the kill": 0, "left unfinished": 0, "failures": []}
     prepare(folder)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from objemb.search import block_stream, blocks
 from objemb.search.block_stream import BlockFolder, Distribution
 from objemb.search.blocks import Block, BlockDescriber, Describing, Task
 from objemb.search.executors.base import Executor, Start
+from objemb.search.executors.processes import _Process
 from objemb.search.indexing import Job, Report
 from tests.cli.conftest import Run, parsed
 from tests.models.conftest import RMAC
@@ -229,21 +229,22 @@ def test_several_gpus_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(
     run: Run, photos: Path, regions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, killed = BlockFolder.publish, []
+    give, given = _Process.give, []
 
-    def publish_and_kill(self: BlockFolder, block: Block) -> None:
-        publish(self, block)
-        if not killed:
-            killed.extend(multiprocessing.active_children()[:1])
-            killed[0].kill()
+    def give_and_kill(self: _Process, task: bytes) -> None:
+        give(self, task)
+        given.append(task)
+        if len(given) == 3:
+            self._process.kill()
 
-    monkeypatch.setattr(BlockFolder, "publish", publish_and_kill)
+    monkeypatch.setattr(_Process, "give", give_and_kill)
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     made, alone = tmp_path / "made", tmp_path / "alone"
     options = ("--model", regions, "--json")
-    report = parsed(run("index", photos, "-o", made, *options, "--on", "processes=2", "--block-size", 1, code=3))
+    report = parsed(run("index", photos, "-o", made, *options, "--on", "processes=1", "--block-size", 1, code=3))
     assert (report["added"], report["skipped"], report["images"]) == (6, 1, 6)
-    assert len(killed) == 1
+    assert given.count(given[2]) == 2
+    assert len(given) == 8
     run("index", photos, "-o", alone, *options, code=3)
     assert_same(Index.open(made), Index.open(alone))
     listing = [json.loads(line) for line in (tmp_path / "made.skipped.jsonl").read_text().splitlines()]
