@@ -475,3 +475,23 @@ def test_columns_and_labels(tmp_path: Path) -> None:
         writer.add(replace(described("b", 2), metadata={"best before": None}))
     assert index.columns() == ["best before", "price", "shelf"]
     assert index.labels() == sorted({label for label in described("a", 1).regions.label_names if label is not None})
+
+
+def test_hits_are_named_together(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", described("a", 1, price=1), described("none", 2, count=0, price=2))
+    with index.writer() as writer:  # a second segment
+        for name in ("b", "c"):
+            writer.add(described(name, ord(name), price=ord(name)))
+    index.delete(["b"])
+    found = index.search(described("q", 9), 9, runners_up=0)
+    assert len(found) == 2
+    bare = index.search_many([described("q", 9)], 9, runners_up=0, named=False)[0]
+    assert index.named(bare.hits) == list(found)
+    moved = [replace(hit, box=(0.0, 0.0, 1.0, 1.0)) for hit in found]
+    assert [hit.label for hit in index.named(moved)] == [None, None]
+    assert index.named([]) == []
+    nowhere = replace(found[0], image="none", box=(0.0, 0.0, 1.0, 1.0))
+    assert index.named([nowhere])[0].metadata == {"price": 2}
+    assert index.rows_of_images(["none", "c", "none", "a"]).items.tolist() == [1, 1, 1, 3, 3, 3]
+    with pytest.raises(KeyError, match="b"):
+        index.named([replace(found[0], image="b")])

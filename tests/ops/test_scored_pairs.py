@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from objemb.ops.scored_pairs import Pairs, best_of_images, pairs_of, places, top_images
+from objemb.ops.scored_pairs import Pairs, best_of_images, pairs_of, places, rank, top_images
 
 
 def pairs(*entries: tuple[int, int, int, int, float]) -> Pairs:
@@ -34,3 +35,14 @@ def test_hits_become_pairs_and_hits_again() -> None:
 def test_places() -> None:
     assert places(np.array([0, 0, 3, 3, 3, 5])).tolist() == [0, 1, 0, 1, 2, 0]
     assert places(np.array([], np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("decimals", [1, 9])  # with ties, without
+def test_order(queries: int, decimals: int) -> None:
+    random = np.random.default_rng(0)
+    columns = [random.integers(0, most, 200) for most in (50, 4, queries, 9)]
+    some = Pairs(*columns, random.random(200).round(decimals).astype(np.float32))
+    order = rank(some)
+    keys = list(zip(some.queries, -some.scores, some.rows, some.query_rows, strict=True))
+    assert [keys[n] for n in order] == sorted(keys)
