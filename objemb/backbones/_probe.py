@@ -14,13 +14,21 @@ from objemb import checks
 #: Pixels that the probe adds to a side: a multiple of every stride that convolutional networks use.
 SPAN = 960
 
+#: Layers that neither change a shape nor refuse one in evaluation mode.
+POINTWISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU)
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def meta_copy(network: Network) -> Network:
-    """A copy with shapes but no values ("meta" tensors), without copying the memory of the original."""
+    """A copy with shapes but no values ("meta" tensors), without copying the memory of the original.
+
+    Its norms and activations do nothing: on "meta" tensors PyTorch takes a batch norm apart in Python, which would take
+    most of the time in which a network is built.
+    """
     memo: dict[int, object] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
     memo.update((id(b), b.to("meta")) for b in network.buffers())
+    memo.update((id(m), nn.Identity()) for m in network.modules() if isinstance(m, POINTWISE) and not m.training)
     # networks extracted by torchvision lose their mode when copied
     return copy.deepcopy(network, memo).train(network.training)
 
