@@ -2,12 +2,16 @@
 
 .. code-block:: console
 
-    python -m tools.benchmarks.stores --photos 20000 --boxes 5 --stores postgresql,lance -o stores.json
+    python -m tools.benchmarks.stores --photos 20000 --boxes 5 --stores postgresql,lance,qdrant -o stores.json
+    python -m tools.benchmarks.stores --photos 200000 --keep place --queries 0
+    python -m tools.benchmarks.stores --photos 200000 --keep place --queries 5 --query-boxes 1
 
 All indexes hold the same rows. Queries of one box and of five, with and without filters that 50, 1 and 0.01 % of the
 photos match, alternate between them; times are medians, relative to the exact search of the folder, equally filtered.
 Recall is the share of the 10 best photos of the exact search that the approximate one finds. PostgreSQL is the server
-of the package pgserver, with 64 MB of shared buffers and 512 MB for building indexes.
+of the package pgserver, with 64 MB of shared buffers and 2 GB for building indexes. Qdrant is the engine of its client,
+in this process: it has no index, and its times say nothing of a server. What ``--keep`` names holds the indexes for
+further runs.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -29,11 +34,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from objemb.disk import write_whole
 from objemb.index.collection import ImageCollection
-from objemb.index.opening import create_index
+from objemb.index.opening import create_index, open_index
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.structures import RegionDescriptors, Regions
 from objemb.types import Float32Array
-from tests.index.stores.servers import postgres
+from tests.index.stores.servers import Postgres
 
 DIM, K = 128, 10
 FILTERS = {"none": None, "50 %": "half = 1", "1 %": "hundredth = 0", "0.01 %": "tenthousandth = 0"}
@@ -71,6 +76,31 @@ def filled(address: str, args: argparse.Namespace, centres: Float32Array) -> tup
     return index, seconds
 
 
+def written(name: str, address: str, args: argparse.Namespace, centres: Float32Array, place: Path) -> dict[str, Any]:
+    """What was found when an index was written, now or in an earlier run."""
+    noted = place / f"{name}.json"
+    facts: dict[str, Any] = json.loads(noted.read_bytes()) if noted.exists() else {}
+    if not facts:
+        index, seconds = filled(address, args, centres)
+        about = index.info()
+        rows = about["regions"]
+        facts = {"index": name, "rows": rows, "rows a second": rows / seconds}
+        if about["bytes"] is not None:
+            facts["bytes a row"] = about["bytes"] / rows
+        write_whole(noted, json.dumps(facts).encode())
+    index = open_index(address)
+    if name in ("postgresql", "lance") and args.structures and not index.info()["approximate"]:
+        start = time.perf_counter()
+        index.build_structure()
+        facts |= {
+            "seconds of building": time.perf_counter() - start,
+            "bytes a row with structure": index.info()["bytes"] / facts["rows"],
+        }
+        write_whole(noted, json.dumps(facts).encode())
+    print(facts, file=sys.stderr)
+    return facts
+
+
 def measured(
     index: ImageCollection, query: RegionDescriptors, where: str | None, exact: bool
 ) -> tuple[float, list[str]]:
@@ -87,7 +117,7 @@ def compared(
     rng, rows = np.random.default_rng(args.seed + 1), []
     ways = [(name, index, exact) for name, index in indexes.items() for exact in (True, False)
             if exact or index.info()["approximate"]]  # fmt: skip
-    for boxes in (1, 5):
+    for boxes in args.query_boxes:
         for label, where in FILTERS.items():
             seconds: dict[tuple[str, bool], list[float]] = {(name, exact): [] for name, _, exact in ways}
             recall: dict[tuple[str, bool], list[float]] = {key: [] for key in seconds}
@@ -122,35 +152,32 @@ def main() -> None:
     parser.add_argument("--boxes", type=int, default=5, help="boxes of a photo")
     parser.add_argument("--queries", type=int, default=10, help="queries of each kind")
     parser.add_argument("--stores", default="postgresql,lance")
+    parser.add_argument("--query-boxes", type=int, nargs="+", default=[1, 5], metavar="N", help="boxes of a query")
+    parser.add_argument("--no-structures", dest="structures", action="store_false", help="do not build any")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where indexes stay for further runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     centres = vectors_of(rng, 2000, np.zeros((1, DIM), np.float32))
-    with tempfile.TemporaryDirectory() as place, nullcontext():
-        addresses = {"folder": f"{place}/folder", "lance": f"lance:{place}/lance"}
-        if "postgresql" in args.stores:
-            server = postgres()
-            if server is None:
-                parser.error("--stores: expected the packages pgserver and psycopg for postgresql")
+    names = ("folder", *args.stores.split(","))
+    with tempfile.TemporaryDirectory() if args.keep is None else nullcontext(args.keep) as folder, ExitStack() as stack:
+        place = Path(folder).absolute()
+        place.mkdir(exist_ok=True)
+        place.chmod(0o755)  # the server may run as another user
+        addresses = {"folder": f"{place}/folder", "lance": f"lance:{place}/lance", "qdrant": "qdrant://localhost/rows"}
+        if "postgresql" in names:
+            server = Postgres(place / "postgresql")
+            stack.callback(server.stop)
             addresses["postgresql"] = server.address("benchmark")
-        indexes, written = {}, []
-        for name in ("folder", *args.stores.split(",")):
-            index, seconds = filled(addresses[name], args, centres)
-            start = time.perf_counter()
-            if name != "folder":
-                plain = index.info()["bytes"]
-                index.build_structure()
-            facts = index.info()
-            written.append({
-                "index": name, "rows": facts["regions"], "rows a second": facts["regions"] / seconds,
-                "bytes a row": (facts["bytes"] if name == "folder" else plain) / facts["regions"],
-                "bytes a row with structure": facts["bytes"] / facts["regions"],
-                "seconds of building": time.perf_counter() - start,
-            })  # fmt: skip
-            print(written[-1], file=sys.stderr)
-            indexes[name] = index
-        report = {"arguments": vars(args), "written": written, "searched": compared(indexes, args, centres)}
+        if "qdrant" in names:
+            import qdrant_client
+
+            held = qdrant_client.QdrantClient(path=str(place / "qdrant"))
+            stack.enter_context(patch("objemb.index.stores.qdrant.connect", lambda address: held))
+        facts = [written(name, addresses[name], args, centres, place) for name in names]
+        indexes = {name: open_index(addresses[name]) for name in names} if args.queries else {}
+        report = {"arguments": vars(args), "written": facts, "searched": compared(indexes, args, centres)}
     text = json.dumps(report, indent=2, default=str)
     print(text)
     if args.output is not None:

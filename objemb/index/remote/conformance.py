@@ -275,6 +275,7 @@ class Conformance:
             "small": 1.5e-7,
             "beyond": float("inf"),
             "no": float("nan"),
+            "film": "Infinity War",
         }
         index = self.filled([photo("one", unit(np.random.default_rng(11), 1), values)])
         stored = index.get("one")
@@ -288,6 +289,7 @@ class Conformance:
             ("whole = 100000000000000001", 0),
             ("small = 0.00000015", 1),
             ("no < 1", 0),
+            ("film = 'Infinity War'", 1),
         ):
             try:
                 answer = index.search(photo("q", unit(np.random.default_rng(12), 1)), where=where, exact=True)

@@ -28,6 +28,7 @@ from objemb.checks import DamagedIndexError
 from objemb.index.filters.columns import NOTHING, type_of
 from objemb.index.storage import tables
 from objemb.index.storage.snapshot import StoredImage
+from objemb.index.storage.tables import Entry
 from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.structures import Described, RegionDescriptors, Regions, Scalar
 from objemb.types import AnyArray, Float32Array
@@ -56,41 +57,45 @@ def empty_rows(dim: int, columns: Sequence[str]) -> pa.Table:
     return row_schema(dim).empty_table().select(list(columns))
 
 
-def rows_of(described: Described, number: int, stamp: str | None, schema: UnitVectors) -> pa.Table:
-    """The rows of an image.
+def new_photo(described: Described, number: int, stamp: str | None, schema: UnitVectors) -> Entry:
+    """Check an image that is to be stored, and copy it.
 
     Raises:
         ArtefactMismatchError: They are not vectors of the schema's length.
         ValueError: A value cannot be stored: a vector that has not unit length, or a text that is not valid Unicode or
             contains the character NUL, which databases refuse.
     """
-    vectors, regions = schema.encode(described)["vectors"], described.regions
-    metadata = tables.metadata_to_bytes(described.image, described.metadata).decode("ascii")
-    labels: list[str | None] = list(regions.label_names)
-    texts = [described.image, stamp, *labels, *described.metadata]
+    texts = [described.image, stamp, *described.regions.label_names, *described.metadata]
     for text in [*texts, *(value for value in described.metadata.values() if isinstance(value, str))]:
         _check_text(described.image, text)
-    count = len(vectors)
-    boxes, scores = regions.boxes, regions.scores
-    if not count:
-        boxes, scores, labels = np.zeros((1, 4), np.float32), np.zeros(1, np.float32), [None]
-        vectors = np.zeros((1, schema.dim), np.float32)
-    rows = max(1, count)
+    return tables.entry(number, described, stamp, schema)
+
+
+def rows_of(photos: Sequence[Entry], dim: int) -> pa.Table:
+    """The rows of images that :func:`new_photo` has checked, in their order."""
+    counts = np.array([len(photo.boxes) for photo in photos], np.int64)
+    rows = np.maximum(1, counts)
+    at = np.repeat(np.arange(len(photos)), rows)
+    order = np.arange(len(at)) - np.repeat(np.cumsum(rows) - rows, rows)
+    # a photo without boxes has one row
+    boxes = np.concatenate([photo.boxes if len(photo.boxes) else np.zeros((1, 4), np.float32) for photo in photos])
+    scores = [photo.scores if len(photo.boxes) else np.zeros(1, np.float32) for photo in photos]
+    vectors = [p.columns["vectors"] if len(p.boxes) else np.zeros((1, dim), np.float32) for p in photos]
     columns: dict[str, object] = {
-        "image": pa.array([described.image] * rows, pa.string()),
-        "number": np.full(rows, number, np.int64),
-        "box": np.arange(rows, dtype=np.int32) if count else np.full(1, NO_BOX, np.int32),
-        "boxes": np.full(rows, count, np.int32),
-        **{name: np.array(boxes[:, at], np.float32) for at, name in enumerate(CORNERS)},
-        "score": np.array(scores, np.float32),
-        "label": pa.array(labels, pa.string()),
-        "height": np.full(rows, regions.size[0], np.int32),
-        "width": np.full(rows, regions.size[1], np.int32),
-        "stamp": pa.array([stamp] * rows, pa.string()),
-        "metadata": pa.array([metadata] * rows, pa.string()),
-        "vector": pa.FixedSizeListArray.from_arrays(np.array(vectors, np.float32).reshape(-1), schema.dim),
+        "image": pa.array([photo.id for photo in photos], pa.string()).take(at),
+        "number": np.array([photo.number for photo in photos], np.int64)[at],
+        "box": np.where(counts[at] > 0, order, NO_BOX).astype(np.int32),
+        "boxes": counts[at].astype(np.int32),
+        **{name: boxes[:, place].astype(np.float32) for place, name in enumerate(CORNERS)},
+        "score": np.concatenate(scores).astype(np.float32),
+        "label": pa.array([label for photo in photos for label in photo.labels or [None]], pa.string()),
+        "height": np.array([photo.size[0] for photo in photos], np.int32)[at],
+        "width": np.array([photo.size[1] for photo in photos], np.int32)[at],
+        "stamp": pa.array([photo.stamp for photo in photos], pa.string()).take(at),
+        "metadata": pa.array([photo.metadata for photo in photos], pa.string()).take(at),
+        "vector": pa.FixedSizeListArray.from_arrays(np.concatenate(vectors).reshape(-1), dim),
     }
-    return pa.table(columns, schema=row_schema(schema.dim))
+    return pa.table(columns, schema=row_schema(dim))
 
 
 def described_of(rows: pa.Table) -> RegionDescriptors:

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 
-import pyarrow as pa
-
 from objemb.checks import IndexWriteError
 from objemb.index.remote.generations import expect_open
 from objemb.index.remote.header import Header
-from objemb.index.remote.rows import rows_of
+from objemb.index.remote.rows import new_photo, rows_of
+from objemb.index.storage.tables import Entry
 from objemb.index.stores.base import Store, StoreError
 from objemb.structures import Described
 
 #: Rows that are written together, and bytes of their vectors: a batch is closed when it reaches either.
-BATCH_ROWS = 4_096
+BATCH_ROWS = 16_384
 BATCH_BYTES = 32 << 20
 #: Images that are looked up one at a time, before the ids of all are read.
 SINGLY_ASKED = 16
@@ -49,7 +48,7 @@ class RemoteWriter:
         self._read_ids, self._there, self._published = ids, there, published
         self._asked = 0
         self._ids: set[str] | None = None
-        self._pending: dict[str, pa.Table] = {}
+        self._pending: dict[str, Entry] = {}
         self._pending_rows = 0
         self._number = 0
         self._open = False
@@ -72,16 +71,17 @@ class RemoteWriter:
         """As :meth:`ImageWriter.add`.
 
         Raises:
-            ArtefactMismatchError, ValueError: As for :func:`objemb.index.remote.rows.rows_of`. The writer stays usable.
+            ArtefactMismatchError, ValueError: As for :func:`objemb.index.remote.rows.new_photo`. The writer stays
+                usable.
             StoreError: The batch could not be written; it is kept, and the next call tries again.
         """
         self._check_open()
         # nanoseconds: numbers grow from one run to the next without asking the store
         self._number = max(self._number + 1, time.time_ns())
-        rows = rows_of(described, self._number, stamp, self._header.schema)
+        photo = new_photo(described, self._number, stamp, self._header.schema)
         before = self._pending.pop(described.image, None)
-        self._pending_rows += rows.num_rows - (0 if before is None else before.num_rows)
-        self._pending[described.image] = rows
+        self._pending_rows += _rows(photo) - (0 if before is None else _rows(before))
+        self._pending[described.image] = photo
         if self._ids is not None:
             self._ids.add(described.image)
         if self._pending_rows >= BATCH_ROWS or 4 * self._pending_rows * self._header.schema.dim >= BATCH_BYTES:
@@ -118,7 +118,7 @@ class RemoteWriter:
         self._check_open()
         if not self._pending:
             return
-        rows = pa.concat_tables(list(self._pending.values()))
+        rows = rows_of(list(self._pending.values()), self._header.schema.dim)
         self._changed(partial(self._store.replace, self._header.generation, rows))
         self._pending, self._pending_rows = {}, 0
         self._published()
@@ -135,6 +135,11 @@ class RemoteWriter:
     def _check_open(self) -> None:
         if not self._open:
             raise IndexWriteError(f"{self._store.address}: expected an open writer, found one that is closed")
+
+
+def _rows(photo: Entry) -> int:
+    """How many rows a photo has; one if it has no boxes."""
+    return max(1, len(photo.boxes))
 
 
 def batches(images: Sequence[str], size: int) -> Iterable[Sequence[str]]:

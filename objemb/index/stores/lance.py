@@ -150,8 +150,13 @@ class Lance(Store):
         return types
 
     def replace(self, generation: int, rows: pa.Table) -> None:
-        """As :meth:`Store.replace`: one version, unless metadata columns have to be added before."""
-        images = rows["image"].unique().to_pylist()
+        """As :meth:`Store.replace`: one version, unless metadata columns have to be added before, or another writer
+        publishes meanwhile.
+
+        Looking for rows to delete joins the whole table, hence it is left out if no image is there.
+        """
+        among = _among("image", rows["image"].unique().to_pylist())
+        numbers = rows["number"].unique().to_pylist()
         types = value_types(rows["metadata"].unique().to_pylist())
         wanted = {column_of(kind, key): _KINDS[kind] for key, kinds in types.items() for kind in kinds or {"null"}}
 
@@ -160,10 +165,15 @@ class Lance(Store):
             missing = {name: kind for name, kind in wanted.items() if name not in table.schema.names}
             if missing:
                 table.add_columns(pa.schema(list(missing.items())))
-            there = table.schema
+            filled, before = _with_fields(rows, table.schema), table.version
+            are_new = not table.count_rows(among)
             change = table.merge_insert(["image", "box"]).when_matched_update_all().when_not_matched_insert_all()
-            change = change.when_not_matched_by_source_delete(_among("image", images))
-            change.execute(_with_fields(rows, there))
+            if not are_new:
+                change = change.when_not_matched_by_source_delete(among)
+            made = change.execute(filled)
+            if are_new and made.version != before + 1:
+                # what was written between may hold more boxes of these images
+                table.delete(f"{among} AND number NOT IN ({', '.join(map(str, numbers))})")
 
         self._tried(write)
 

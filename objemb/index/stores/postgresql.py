@@ -170,7 +170,9 @@ class Postgresql(Store):
     def replace(self, generation: int, rows: pa.Table) -> None:
         """As :meth:`Store.replace`: one transaction."""
         columns = {name: rows[name].to_pylist() for name in COLUMNS}
-        metadata, verbatim = zip(*map(_stored_metadata, columns.pop("metadata")), strict=True)
+        texts = columns.pop("metadata")
+        stored = {text: _stored_metadata(text) for text in dict.fromkeys(texts)}
+        metadata, verbatim = zip(*(stored[text] for text in texts), strict=True)
         vectors = _binary_vectors(rows)
         images = list(dict.fromkeys(columns["image"]))
         types = value_types(rows["metadata"].unique().to_pylist())
@@ -517,12 +519,17 @@ def _stored_metadata(text: str) -> tuple[Any, str | None]:
     from psycopg.types.json import Jsonb
 
     values = metadata_of(text)
-    changed = {key: value for key, value in values.items() if isinstance(value, float) and _comes_back_changed(value)}
-    if not changed:
-        return Jsonb(values), None
-    shown: dict[str, Scalar] = {k: None if v != v else v for k, v in values.items()}
-    encoded = json.dumps(shown).replace("-Infinity", f"-{INFINITY}").replace("Infinity", INFINITY)
-    return Jsonb(encoded, dumps=str), text
+    if not any(isinstance(value, float) and _comes_back_changed(value) for value in values.values()):
+        return Jsonb(text, dumps=str), None
+    shown = ", ".join(f"{json.dumps(key)}: {_compared(value)}" for key, value in values.items())
+    return Jsonb(f"{{{shown}}}", dumps=str), text
+
+
+def _compared(value: Scalar) -> str:
+    """A value as JSON in which infinity is the least number that no float64 reaches, and NaN is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "null" if value != value else repr(value).replace("inf", INFINITY)
+    return json.dumps(value)
 
 
 def _comes_back_changed(value: float) -> bool:

@@ -150,9 +150,12 @@ class Qdrant(Store):
                 ]
                 self._client.upsert(table, points, wait=True)
             numbers = dict(zip(rows["image"].to_pylist(), rows["number"].to_pylist(), strict=True))
+            own = models.FieldCondition(key="number", match=models.MatchAny(any=list(numbers.values())))
+            before = models.FieldCondition(key="number", range=models.Range(lt=max(numbers.values())))
+            others = models.Filter(must=[before, _any_of("image", list(numbers))], must_not=[own])
             older: list[Any] = [
                 point.id
-                for point in self._points(table, _any_of("image", list(numbers)), ["image", "number"])
+                for point in self._points(table, others, ["image", "number"])
                 if point.payload["number"] < numbers[point.payload["image"]]
             ]
             for first in range(0, len(older), POINTS_AT_ONCE):

@@ -23,7 +23,8 @@ class Postgres:
     """A PostgreSQL server with pgvector on a Unix socket, of the binaries that the package pgserver carries.
 
     Args:
-        place: A new folder, with a short path, as that of a socket has to be.
+        place: The folder of its data, new or that of an earlier server, with a short path, as that of a socket has to
+            be.
     """
 
     def __init__(self, place: Path) -> None:
@@ -34,17 +35,19 @@ class Postgres:
         self.place = place
         self._data = place / "data"
         self._user = next((name for name in UNPRIVILEGED if _is_user(name)), None) if os.getuid() == 0 else None
+        place.mkdir(exist_ok=True)
         if self._user is not None:
             shutil.chown(place, self._user)
             place.chmod(0o755)
-        self._run("initdb", "-D", str(self._data), "-U", "objemb", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        if not self._data.exists():
+            self._run("initdb", "-D", str(self._data), "-U", "objemb", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         self.start()
 
     def address(self, table: str) -> str:
         return f"postgresql:///postgres?host={self.place}&user=objemb&table={table}"
 
     def start(self) -> None:
-        memory = "-c shared_buffers=64MB -c maintenance_work_mem=512MB"
+        memory = "-c shared_buffers=64MB -c maintenance_work_mem=2GB"
         options = f"-k {self.place} -c listen_addresses='' {memory}"
         self._run("pg_ctl", "-D", str(self._data), "-w", "-l", str(self.place / "log"), "-o", options, "start")
 

@@ -87,6 +87,32 @@ def test_a_new_image_that_two_writers_add_at_once_is_there_once(tmp_path: Path) 
         assert len(both) == 2 + both.metadata["by"]
 
 
+def test_a_new_image_that_another_writes_between_looking_and_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lancedb")
+    from lancedb.table import LanceTable
+
+    address = f"lance:{tmp_path}/shop"
+    index = create_index(address, schema=UnitVectors(DIM), fingerprint="a")
+    rng, count_rows = np.random.default_rng(0), LanceTable.count_rows
+
+    def counted(table: LanceTable, where: str) -> int:
+        found: int = count_rows(table, where)
+        monkeypatch.setattr(LanceTable, "count_rows", count_rows)
+        with open_index(address).writer() as other:
+            other.add(photo("both", unit(rng, 5), {"by": "other"}))
+        return found
+
+    with index.writer() as writer:
+        writer.add(photo("both", unit(rng, 2), {"by": "first"}))
+        monkeypatch.setattr(LanceTable, "count_rows", counted)
+    assert (len(index), index.verify()) == (1, [])
+    both = index.get("both")
+    assert both is not None
+    assert (len(both), both.metadata["by"]) == (2, "first")
+
+
 @pytest.mark.parametrize("key", ["price", "two words", "Price", "x_y", "ä.b`'", "", "text_a"])
 def test_names_of_columns(key: str) -> None:
     for kind in ("text", "number", "boolean", "null"):
