@@ -7,10 +7,11 @@ from collections import Counter
 import numpy as np
 
 from objemb.checks import DamagedIndexError
-from objemb.index.remote.header import Header
+from objemb.index.generations import NEXT, PREVIOUS
+from objemb.index.remote.header import Header, read_header
 from objemb.index.remote.rows import COLUMNS, NO_BOX, corners, metadata_of, numbers, vectors_of
 from objemb.index.storage.unit_vectors import check_unit
-from objemb.index.stores.base import Store
+from objemb.index.stores.base import Store, StoreError
 
 #: Rows that are read at once, and problems that are listed.
 ROWS_AT_ONCE, LISTED = 10_000, 20
@@ -20,8 +21,27 @@ def problems_of(store: Store, header: Header) -> list[str]:
     """Read every row: vectors are finite and of unit length, boxes lie within their photos, metadata can be read, and
     every photo is there with all its boxes, once. At most :data:`LISTED` problems are told of each kind.
 
-    A photo that is being replaced meanwhile may be reported.
+    A photo that is being replaced meanwhile may be reported. The next and the previous generation are read as well;
+    their problems begin with their names.
+
+    Args:
+        store: The store.
+        header: The generation that is open.
     """
+    problems = _of_generation(store, header)
+    for name in (NEXT, PREVIOUS):
+        other = read_header(store, name)
+        if other is None or other.generation == header.generation:
+            continue
+        try:
+            problems += [f"{name}: {problem}" for problem in _of_generation(store, other)]
+        except StoreError as error:
+            if read_header(store, name) == other:  # else it was published or dropped meanwhile
+                problems.append(f"{name}: {error}")
+    return [f"{store.address}: {problem}" for problem in problems]
+
+
+def _of_generation(store: Store, header: Header) -> list[str]:
     problems = list(store.problems(header.generation))
     versions: Counter[tuple[str, int]] = Counter()
     wanted: dict[tuple[str, int], int] = {}
@@ -55,4 +75,4 @@ def problems_of(store: Store, header: Header) -> list[str]:
     problems += [
         f"{image}: expected one version of the photo, found several; index it anew" for image in several[:LISTED]
     ]
-    return [f"{store.address}: {problem}" for problem in problems]
+    return problems

@@ -232,7 +232,8 @@ class RemoteIndex(ImageCollection):
         return True
 
     def verify(self) -> list[str]:
-        """As :meth:`ImageCollection.verify`: every row of every photo, and what the store says of itself."""
+        """As :meth:`ImageCollection.verify`: every row of every photo of all generations, and what the store says of
+        itself."""
         return problems_of(self._store, self._header)
 
     def images(self, start: int = 0) -> Iterator[StoredImage]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from objemb.index.addresses import Address
 from objemb.index.filters.columns import METADATA_PREFIX, type_of
 from objemb.index.filters.syntax import Compare, Either, Every, IsNull, Node, Not, OneOf, Value
-from objemb.index.remote.rows import metadata_of, row_schema, value_types
+from objemb.index.remote.rows import empty_rows, metadata_of, row_schema, value_types, whole_photos
 from objemb.index.stores._columns import column_of, in_columns, value_of
 from objemb.index.stores.base import Nearest, Store, StoreError, StoreFacts
 from objemb.registry import plugin
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 PORT = 6333
 #: Points that are sent or read at once.
 POINTS_AT_ONCE = 500
+#: Points that are looked at together when versions are compared.
+ROWS_AT_ONCE = 50_000
+#: How long a part of a photo is taken for one that is being written.
+KEPT_SECONDS = 3600.0
 #: The namespace of ids of points.
 _IDS = uuid.UUID("6f1c3a52-5d0e-4f0a-9a39-0b1f7e4d2c11")
 #: The largest finite float, which stands for infinity: JSON has no word for it.
@@ -158,9 +162,7 @@ class Qdrant(Store):
                 for point in self._points(table, others, ["image", "number"])
                 if point.payload["number"] < numbers[point.payload["image"]]
             ]
-            for first in range(0, len(older), POINTS_AT_ONCE):
-                selector = models.PointIdsList(points=older[first : first + POINTS_AT_ONCE])
-                self._client.delete(table, selector, wait=True)
+            self._remove(table, older)
             self._changed(generation)
 
     def delete(self, generation: int, images: Sequence[str]) -> None:
@@ -261,7 +263,21 @@ class Qdrant(Store):
             self._changed(generation)
 
     def compact(self, generation: int) -> None:
-        """As :meth:`Store.compact`: the server does that by itself."""
+        """As :meth:`Store.compact`: the server does that by itself. Versions of photos are deleted that killed writers
+        have left: older ones, and those of an hour ago or more of which a part is there."""
+        columns = ("image", "number", "box", "boxes")
+        rows = pa.concat_tables([empty_rows(1, columns), *self.scan(generation, columns, ROWS_AT_ONCE)])
+        newest = dict(_numbers(whole_photos(rows)))
+        latest = time.time_ns() - round(1e9 * KEPT_SECONDS)
+        left: list[Any] = [
+            _id(image, number, box)
+            for (image, number), box in zip(_numbers(rows), rows["box"].to_pylist(), strict=True)
+            if number < newest.get(image, latest) or (number != newest.get(image) and number < latest)
+        ]
+        with self._translated():
+            self._remove(self._table(generation), left)
+            if left:
+                self._changed(generation)
 
     def close(self) -> None:
         """As :meth:`Store.close`."""
@@ -314,6 +330,14 @@ class Qdrant(Store):
                     self._client.create_payload_index(self._table(generation), column, schemas[kind], wait=True)
         if points:
             self._client.upsert(self._header_name, points, wait=True)
+
+    def _remove(self, table: str, points: Sequence[Any]) -> None:
+        """Delete points by their ids."""
+        from qdrant_client import models
+
+        for first in range(0, len(points), POINTS_AT_ONCE):
+            selector = models.PointIdsList(points=list(points[first : first + POINTS_AT_ONCE]))
+            self._client.delete(table, selector, wait=True)
 
     def _changed(self, generation: int | None) -> None:
         """Note a change of the rows of a generation, or of the header."""
@@ -384,6 +408,11 @@ def _payloads(rows: pa.Table) -> Iterator[tuple[dict[str, Any], list[float]]]:
             }
             parsed[text] = {name: _finite(value) for name, value in typed.items() if value is not None}
         yield {**row, **parsed[text]}, vector
+
+
+def _numbers(rows: pa.Table) -> Iterator[tuple[str, int]]:
+    """The image and the number of each row."""
+    return zip(rows["image"].to_pylist(), rows["number"].to_pylist(), strict=True)
 
 
 def _finite(value: Any) -> Any:

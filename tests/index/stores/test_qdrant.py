@@ -93,6 +93,48 @@ def test_an_older_version_that_was_not_deleted_is_not_shown(
     assert client.count("shop").count == 4
 
 
+def test_compacting_removes_what_killed_writers_left(
+    client: Any, index: ImageCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsert, delete = client.upsert, client.delete
+
+    def cut_off(collection: str, points: list[Any], **more: Any) -> None:
+        upsert(collection, points[:2] if collection == "shop" else points, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "delete", lambda *_, **__: None)
+        replaced(index)  # beside the old version
+        patched.setattr(client, "upsert", cut_off)
+        replaced(index)  # a part, by a writer that may still be at work
+        with index.writer() as writer:
+            writer.add(photo("b", NEW.vectors))
+    assert client.count("shop").count == 5 + 4 + 2 + 2
+    index.compact()
+    assert client.count("shop").count == 4 + 2 + 2
+    monkeypatch.setattr(qdrant, "KEPT_SECONDS", 0.0)
+    index.compact()
+    assert (client.count("shop").count, index.verify()) == (4, [])
+    assert client.delete == delete
+    assert boxes_of(index) == NEW.regions.boxes.tolist()
+
+
+def test_the_next_generation_is_verified_too(
+    client: Any, index: ImageCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = index.generations.begin(UnitVectors(DIM), "b", None)
+    upsert = client.upsert
+
+    def cut_off(collection: str, points: list[Any], **more: Any) -> None:
+        upsert(collection, points[:3] if collection == "shop_g1" else points, **more)
+
+    monkeypatch.setattr(client, "upsert", cut_off)
+    replaced(made)
+    (problem,) = index.verify()
+    assert "next: a: expected 4 rows, found 3" in problem
+    assert made.generations.drop("next")
+    assert index.verify() == []
+
+
 @pytest.mark.parametrize("address", ["qdrant:///shop", "qdrant://host", "qdrant+udp://host/shop", "qdrant://host/a b"])
 def test_addresses_that_are_incomplete(address: str) -> None:
     pytest.importorskip("qdrant_client")
