@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,6 +30,24 @@ OUTER = r"\w+|(features|layers|trunk_output)\.\w+"
 CONTAINERS = ("features", "layers", "trunk_output")
 #: Smallest input side that every network accepts.
 PROBE_SIDE = 128
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """What a network says of its maps, whatever its weights: the attributes of :class:`Backbone`, and the layers at
+    which stages end, by stride."""
+
+    ends: Mapping[int, str]
+    channels: int
+    stride: int
+    offset: float
+    surplus: int
+    smallest: int
+    stages: Mapping[int, tuple[str, int]]
+
+
+#: Shapes by arch and layer, found once in a process: it takes longer than to build a network.
+_SHAPES: dict[tuple[str, str], _Shapes] = {}
 
 
 @plugin
@@ -71,7 +90,8 @@ class TorchvisionCnn(Backbone):
         super().__init__()
         classifier = classifier_network(arch)
         self.layer = checked_layer(classifier, layer, OUTER) if layer else _last_features(classifier)
-        ends = _stage_ends(classifier, self.layer)
+        known = _SHAPES.get((arch, self.layer))
+        ends = _stage_ends(classifier, self.layer) if known is None else known.ends
         self.network = create_feature_extractor(
             classifier,
             [*ends.values(), self.layer],
@@ -85,13 +105,25 @@ class TorchvisionCnn(Backbone):
         self._whole = Folded(self.network)
         #: The layers up to each map, by stride; they are shared with the network, so they are not registered.
         self._lower: dict[int, Folded] = {}
-        self.channels, self.stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
+        if known is None:
+            known = _SHAPES[arch, self.layer] = self._shapes(arch, ends)
+        self.channels, self.stride, self.offset = known.channels, known.stride, known.offset
+        self.surplus, self.smallest, self.stages = known.surplus, known.smallest, dict(known.stages)
+
+    def _shapes(self, arch: str, ends: Mapping[int, str]) -> _Shapes:
+        """What is known of the maps of this network before it runs."""
+        channels, stride = channels_and_stride(f"{arch}, layer {self.layer!r}", self, PROBE_SIDE)
         empty = meta_copy(self)
-        self.offset = offset(empty, self.stride, PROBE_SIDE)
-        self.surplus = surplus(empty, self.stride, self.multiple, PROBE_SIDE)
-        ends = {stride: name for stride, name in ends.items() if stride < self.stride} | {self.stride: self.layer}
-        self.stages = _with_channels(empty.get_submodule("network"), ends)
-        self.smallest = smallest_side(empty, self.stride, self.multiple, PROBE_SIDE)
+        finer = {at: name for at, name in ends.items() if at < stride}
+        return _Shapes(
+            ends,
+            channels,
+            stride,
+            offset(empty, stride, PROBE_SIDE),
+            surplus(empty, stride, self.multiple, PROBE_SIDE),
+            smallest_side(empty, stride, self.multiple, PROBE_SIDE),
+            _with_channels(empty.get_submodule("network"), finer | {stride: self.layer}),
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature map ``(B, channels, h', w')`` of images ``(B, 3, h, w)``, RGB, 0 to 1."""

@@ -271,3 +271,13 @@ def test_real_weights_see_what_is_alike() -> None:
     first, second = torch.stack(vectors).split(len(files))
     similarity = first @ second.T
     assert torch.equal(similarity.argmax(1), torch.arange(len(files)))
+
+
+def test_a_second_network_has_the_shapes_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = TorchvisionCnn("mobilenet_v3_small", layer="features.3")
+    monkeypatch.setattr("objemb.backbones.torchvision_cnn.meta_copy", None)
+    second = TorchvisionCnn("mobilenet_v3_small", layer="features.3")
+    names = ("channels", "stride", "offset", "surplus", "smallest", "stages")
+    assert [getattr(second, name) for name in names] == [getattr(first, name) for name in names]
+    pixels = torch.zeros(1, 3, 64, 70)
+    assert {s: m.shape for s, m in second.maps(pixels).items()} == {s: m.shape for s, m in first.maps(pixels).items()}
