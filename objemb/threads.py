@@ -17,6 +17,14 @@ def wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def compute_with(threads: int) -> None:
+    """Let all libraries of this process compute with so many threads: networks, and products of NumPy and PyTorch.
+
+    Works only before NumPy and PyTorch are imported, and so is called by programs, never by the library.
+    """
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+
+
 def usable_threads() -> int:
     """Threads that work which is divided by hand may take: what ``OMP_NUM_THREADS`` says, as to all other libraries, or
     the processors that this process may use."""

@@ -25,17 +25,29 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 #: Images that a mixed run adds, again and again.
 WRITTEN = 200
+#: What separates the parts of forms: no photo has it.
+BOUNDARY = "objemb-load-ab4d5f0e2c7b4e8f"
+#: Seconds that an answer may take.
+SECONDS = 60.0
 #: One request in so many is a change in a mixed run.
 CHANGE_IN = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the service; names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 @dataclass
@@ -51,42 +63,100 @@ def query_of(args: argparse.Namespace) -> str:
     return json.dumps({"boxes": [args.box] if args.box else "whole", "k": args.k})
 
 
+class Connection:
+    """A connection that is kept, with as little work for each request as may be: client and service share a machine.
+
+    Args:
+        url: ``http://HOST:PORT`` of the service.
+        headers: Sent with each request.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        address = urlsplit(url)
+        if address.scheme != "http" or address.hostname is None:
+            raise ValueError(f"url: expected http://HOST:PORT, found {url!r}")
+        self._address = address.hostname, address.port or 80
+        lines = [f"Host: {address.netloc}", *(f"{name}: {value}" for name, value in headers.items())]
+        self._head = "".join(f"{line}\r\n" for line in lines).encode()
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: str, form: bytes) -> Answer:
+        """The answer to a request such as ``POST /v1/search`` with a form.
+
+        Raises:
+            OSError, EOFError, TimeoutError: The connection is broken; the next request has a new one.
+        """
+        try:
+            async with asyncio.timeout(SECONDS):
+                return await self._exchange(request, form)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _exchange(self, request: str, form: bytes) -> Answer:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(*self._address)
+        reader, writer = self._streams
+        kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(form)}\r\n\r\n"
+        writer.write(f"{request} HTTP/1.1\r\n".encode() + self._head + kind.encode() + form)
+        await writer.drain()
+        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        content = await reader.readexactly(int(headers.get("content-length", 0)))
+        if headers.get("connection") == "close":
+            await self.close()
+        return Answer(int(status.split()[1]), headers, content)
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+def form_of(photo: bytes, query: str | None) -> bytes:
+    """The form of a request with a photo, and a query unless it is an image that is added."""
+    parts = [(b'name="photo"; filename="photo.jpg"', photo)]
+    parts += [] if query is None else [(b'name="query"', query.encode())]
+    head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; ".encode()
+    return b"".join(head + name + b"\r\n\r\n" + content + b"\r\n" for name, content in parts) + (
+        f"--{BOUNDARY}--\r\n".encode()
+    )
+
+
 async def client(
-    session: httpx.AsyncClient,
-    args: argparse.Namespace,
-    contents: list[bytes],
-    end: float,
-    tally: Tally,
-    number: int,
+    connection: Connection, args: argparse.Namespace, contents: list[bytes], end: float, tally: Tally, number: int
 ) -> None:
     choose, query = random.Random(number), query_of(args)
+    searches = [form_of(content, query) for content in contents]
+    additions = [form_of(content, None) for content in contents] if args.mixed else []
     while True:
-        files = {"photo": ("photo.jpg", choose.choice(contents))}
         if args.mixed and choose.randrange(CHANGE_IN) == 0:
-            request = session.put(f"/v1/images/load-{choose.randrange(WRITTEN)}", files=files)
+            request = connection.ask(f"PUT /v1/images/load-{choose.randrange(WRITTEN)}", choose.choice(additions))
         else:
-            request = session.post("/v1/search", files=files, data={"query": query})
+            request = connection.ask("POST /v1/search", choose.choice(searches))
         wait = await counted(request, tally)
         if time.monotonic() + wait >= end:
+            await connection.close()
             return
         await asyncio.sleep(wait * (1 + choose.random()))
 
 
-async def counted(request: Awaitable[httpx.Response], tally: Tally) -> float:
+async def counted(request: Awaitable[Answer], tally: Tally) -> float:
     """Count an answer; the seconds after which the client may come again."""
     begun = time.monotonic()
     try:
         answer = await request
-    except httpx.HTTPError as error:
+    except (OSError, EOFError, TimeoutError) as error:
         tally.failures.append(f"{type(error).__name__}: {error}")
         return 0.0
-    if answer.status_code == 503 and "retry-after" in answer.headers:
+    if answer.status == 503 and "retry-after" in answer.headers:
         tally.busy += 1
         return float(answer.headers["retry-after"])
-    if answer.is_success:
+    if 200 <= answer.status < 300:
         tally.seconds.append(time.monotonic() - begun)
     else:
-        tally.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+        tally.failures.append(f"{answer.status}: {answer.content[:200].decode(errors='replace')}")
     return 0.0
 
 
@@ -123,6 +193,8 @@ def headers_of(args: argparse.Namespace) -> dict[str, str]:
 
 def overhead(args: argparse.Namespace) -> int:
     """Print the times of searches by HTTP beside those of the same ones by Python; how many answers differ."""
+    import httpx
+
     from objemb.search.opening import open_retrieval
     from objemb.text import json_text
 
@@ -181,9 +253,8 @@ async def run(args: argparse.Namespace, clients: int) -> int:
     end = begun + args.seconds
     watcher = asyncio.create_task(watch(args.pid, args.seconds)) if args.pid else None
     headers, contents = headers_of(args), [path.read_bytes() for path in args.photos]
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=args.url, timeout=60, headers=headers, limits=limits) as session:
-        await asyncio.gather(*(client(session, args, contents, end, tally, number) for number in range(clients)))
+    connections = [Connection(args.url, headers) for _ in range(clients)]
+    await asyncio.gather(*(client(one, args, contents, end, tally, n) for n, one in enumerate(connections)))
     took = time.monotonic() - begun
     if watcher is not None:
         watcher.cancel()

@@ -17,6 +17,7 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import map_shape, map_shape_or_none, meta_copy, smallest_side, surplus
 from objemb.backbones.base import FINEST_STRIDE, Backbone
 from objemb.checks import MissingWeightsError
+from objemb.layers.tracing import OwnThread
 from objemb.registry import plugin
 from objemb.weights.download import fetch
 from objemb.weights.fill import fill, of_module
@@ -236,7 +237,7 @@ def _traced(network: nn.Module, numbers: Mapping[int, int], norm: bool) -> fx.Gr
     layers = _timm().layers
     whole = tuple(layers.get_notrace_modules())
 
-    class Tracer(fx.Tracer):
+    class Tracer(OwnThread):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return isinstance(m, whole) or super().is_leaf_module(m, module_qualified_name)
 

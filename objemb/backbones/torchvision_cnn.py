@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from objemb import checks
@@ -19,6 +18,7 @@ from objemb.backbones._offset import offset
 from objemb.backbones._probe import channels_and_stride, meta_copy, smallest_side, strides_of_layers, surplus
 from objemb.backbones.base import FINEST_STRIDE, IMAGENET_MEAN, IMAGENET_STD, Backbone
 from objemb.layers.folded import Folded
+from objemb.layers.tracing import with_outputs
 from objemb.registry import plugin
 from objemb.weights.classifiers import checked_layer, classifier_network, fill_from, layer_names
 from objemb.weights.locate import is_named
@@ -92,12 +92,8 @@ class TorchvisionCnn(Backbone):
         self.layer = checked_layer(classifier, layer, OUTER) if layer else _last_features(classifier)
         known = _SHAPES.get((arch, self.layer))
         ends = _stage_ends(classifier, self.layer) if known is None else known.ends
-        self.network = create_feature_extractor(
-            classifier,
-            [*ends.values(), self.layer],
-            tracer_kwargs={"leaf_modules": _kept_whole(classifier, self.layer)},
-            suppress_diff_warning=True,
-        )
+        outputs = [*ends.values(), self.layer]
+        self.network = with_outputs(classifier, outputs, _kept_whole(classifier, self.layer))
         self.classes = _class_layer(classifier, self.network, self.layer) if checks.flag("classes", classes) else None
         if is_named(weights):
             fill_from(weights, arch, classifier, *filter(None, (self.network, self.classes)))

@@ -52,10 +52,21 @@ def serve(
         ),
     ] = None,
     decoders: Annotated[
-        int, typer.Option(min=1, help="Processes that decode photos, and photos that are described at a time.")
+        int, typer.Option(min=1, help="Processes that decode photos, and threads that describe them.")
     ] = 2,
     queue: Annotated[int, typer.Option(min=1, help="Requests at a time; further ones are told to come again.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Queries that share a pass over the index at most.")] = 16,
+    passes: Annotated[
+        int, typer.Option(min=1, help="Queries that share a forward pass at most, where no answer changes.")
+    ] = 8,
+    fill_passes: Annotated[
+        bool,
+        typer.Option(
+            "--fill-passes",
+            help="Make all these passes equally large, for accelerators, where kernels depend on that: answers may "
+            "differ from those of the command line by rounding.",
+        ),
+    ] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Do not open larger photos.")] = MAX_PIXELS,
     max_body: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of a request in MiB at most.")] = 32,
     device: Device = "auto",
@@ -67,6 +78,10 @@ def serve(
 
     Ctrl-C finishes what has been accepted, and ends the service.
     """
+    from objemb.threads import compute_with
+
+    if threads is not None:
+        compute_with(threads)
     from objemb.config import parse_part
     from objemb.serve.current import Opening
     from objemb.serve.limits import Limits
@@ -79,10 +94,10 @@ def serve(
         raise FileNotFoundError(f"--photos: expected a folder, found none at {photos}")
     for step in rerank or ():
         parse_part("rerank", step)
-    limits = Limits(pixels=max_pixels, body_bytes=max_body * MEBIBYTE, queue=queue, batch=batch)
+    limits = Limits(pixels=max_pixels, body_bytes=max_body * MEBIBYTE, queue=queue, batch=batch, passes=passes)
     with bound(host, port) as opened:
         opening = Opening(index, model, device, precision, runtime, threads, max_pixels)
-        service = Service(opening, Options(limits, photos, writable, rerank or (), decoders))
+        service = Service(opening, Options(limits, photos, writable, rerank or (), decoders, fill_passes))
         served = service.current.retrieval
         note_untrained(served.model)
         note_reduced(served.model)

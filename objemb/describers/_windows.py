@@ -71,6 +71,15 @@ def windows_around(
             yield Windows([numbers[i] for i in some], pixels, torch.tensor([cuts[i].box for i in some]))
 
 
+def window_shapes(
+    photo: Photo, regions: Regions, chosen: Sequence[bool], side: float, multiple: int = 16
+) -> list[tuple[int, int]]:
+    """``(height, width)`` of the windows of :func:`windows_around`, for the boxes of one photo in order."""
+    boxes = scale(as_tensor(regions.boxes), photo.scale).tolist()
+    picture = photo.pixels.shape[1], photo.pixels.shape[2]
+    return [cut(picture, box, side, multiple).shape for box, wanted in zip(boxes, chosen, strict=True) if wanted]
+
+
 def _window(photo: Photo, of_box: Cut, colour: Tensor) -> Tensor:
     left, top, right, bottom = of_box.part
     part = resize(as_tensor(photo.pixels)[:, top:bottom, left:right].contiguous(), of_box.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar, Generic, Self, TypeAlias, TypeVar, final
 
 import torch
@@ -265,9 +265,10 @@ class Describer(PhotoDescriber[RegionDescriptors]):
         if not photos:
             return []
         described, vectors = self._describe(photos, given)
-        if self.whitening is not None:
-            vectors = self.whitening(vectors)
-        rows = vectors.float().cpu().split([len(r) for r in described])
+        rows = list(vectors.split([len(r) for r in described]))
+        if self.whitening is not None:  # of one photo at a time: a product of more rows rounds in another way
+            rows = [self.whitening(of_photo) for of_photo in rows]
+        rows = [of_photo.float().cpu() for of_photo in rows]
         return [
             RegionDescriptors(photo.id, of_photo, vectors_of_photo, photo.metadata)
             for photo, of_photo, vectors_of_photo in zip(photos, described, rows, strict=True)
@@ -286,6 +287,16 @@ class Describer(PhotoDescriber[RegionDescriptors]):
             whole image. And the unit vectors of all regions of all photos in this order, before whitening, float
             ``(sum of N, raw_dim)``, on any device.
         """
+
+    def pass_shapes(self, photo: Photo, regions: Regions) -> Hashable:
+        """What decides the shapes of the tensors with which given regions of a photo are described: photos for which it
+        is equal share forward passes in :meth:`describe`. By default the boxes and the sizes of the photo.
+
+        Args:
+            photo: The photo.
+            regions: The regions.
+        """
+        return photo.size, photo.pixels.shape, regions.boxes.tobytes()
 
     def queries_in_context(self, per_region: bool) -> bool:
         """Whether a query box is described as a region of its photo, as ``describe`` does with given boxes; otherwise

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from objemb import checks
 from objemb.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from objemb.describers.pooled_regions import PooledRegions
 from objemb.extractors.crop import Crop
+from objemb.layers.tracing import with_outputs
 from objemb.pooling.mean import Mean
 from objemb.regions.base import RegionSource
 from objemb.registry import plugin
@@ -74,7 +74,7 @@ class _Codes(Backbone):
         super().__init__()
         classifier = classifier_network(arch)
         self.layer = checked_layer(classifier, layer, HEADS)
-        self.network = create_feature_extractor(classifier, [layer], suppress_diff_warning=True)
+        self.network = with_outputs(classifier, [layer])
         if is_named(weights):
             fill_from(weights, arch, classifier, self.network)
         self.normalise_by(IMAGENET_MEAN, IMAGENET_STD)

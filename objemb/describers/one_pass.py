@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.describers._one_pass_program import OnePassProgram
-from objemb.describers._windows import windows_around
+from objemb.describers._windows import window_shapes, windows_around
 from objemb.describers.base import RowOfRegions
 from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import Detector
@@ -18,7 +18,7 @@ from objemb.detectors.capabilities import DetectorPass, NetworkDetector, Network
 from objemb.heads.base import Head
 from objemb.layers.precision import computed
 from objemb.ops.boxes import scale
-from objemb.ops.tensors import as_tensor
+from objemb.ops.tensors import as_tensor, l2
 from objemb.ops.windows import OCTAVES
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
@@ -146,8 +146,22 @@ class OnePass(BoxEmbedder):
                 numbers.append(of_block)
                 yield samples
 
-        vectors = self.head.vectors(blocks(), unit=unit, projected=projected)
-        return vectors[torch.cat(numbers).argsort().to(vectors.device)]
+        pooled = self.head.vectors(blocks(), unit=False, projected=False)
+        vectors = pooled[torch.cat(numbers).argsort().to(pooled.device)]
+        if projected and self.head.project is not None:
+            # the boxes of one photo at a time: a product of more rows rounds in another way
+            of_photos = vectors.split([len(of_photo) for of_photo in regions])
+            vectors = torch.cat([self.head.project(of_photo) for of_photo in of_photos]).float()
+        return l2(vectors) if unit else vectors
+
+    def pass_shapes(self, photo: Photo, regions: Regions) -> Hashable:
+        """See :meth:`Describer.pass_shapes`: windows, and the photo if a box is described in it."""
+        decoded = photo.pixels.shape[1], photo.pixels.shape[2]
+        apart = self._apart([_in_network(regions, self.detector.network_size(decoded))]).tolist()
+        in_photo = None if all(apart) else (decoded, len(apart) - sum(apart))
+        if self.object_side is None:
+            return in_photo
+        return in_photo, tuple(window_shapes(photo, regions, apart, self.object_side, self._multiple))
 
     def _sampled(
         self,

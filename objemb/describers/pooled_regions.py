@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -94,6 +94,10 @@ class PooledRegions(CropEmbedder):
     def embedded(self, pooled: Tensor) -> Tensor:
         """Unit vectors float32 ``(N, raw_dim)`` of one scale from what the pooling gave, float ``(N, D)``."""
         return l2(pooled.float())
+
+    def pass_shapes(self, photo: Photo, regions: Regions) -> Hashable:
+        """See :meth:`Describer.pass_shapes`."""
+        return self.extractor.pass_shapes(photo, regions)
 
     def program(self, max_detections: int, row: RowOfRegions | None = None) -> PooledProgram:
         """See :meth:`Describer.program`."""

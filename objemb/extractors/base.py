@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
@@ -168,6 +168,11 @@ class Extractor(Plugin, ABC):
             backbone: The network, on the device to compute on.
             scale: Factor on the extractor's input size, for multi-scale description.
         """
+
+    def pass_shapes(self, photo: Photo, regions: Regions) -> Hashable:
+        """What decides the shapes of the network's inputs for regions of a photo: photos for which it is equal share
+        forward passes. By default the number of regions and the sizes of the photo."""
+        return photo.size, photo.pixels.shape, len(regions)
 
     def extract_in_passes(
         self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -72,6 +72,10 @@ class Crop(Extractor):
     def decode_side(self, scale: float = 1.0) -> int | None:
         """None: full resolution, because a small object needs all its pixels."""
         return None
+
+    def pass_shapes(self, photo: Photo, regions: Regions) -> Hashable:
+        """See :meth:`Extractor.pass_shapes`. Crops are squares, unless they keep their aspect ratio."""
+        return len(regions) if self.fit != "keep" else (photo.pixels.shape, regions.boxes.tobytes())
 
     def cut(self, photo: Photo, regions: Regions, backbone: Backbone, scale: float = 1.0) -> Iterator[Tensor]:
         """See :meth:`Extractor.cut`."""

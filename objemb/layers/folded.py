@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,8 @@ from torch.fx.node import Argument, map_arg
 from torchvision.models import mobilenetv2, mobilenetv3, resnet
 from torchvision.ops import FrozenBatchNorm2d
 
+from objemb.layers.tracing import OwnThread
+
 #: Blocks with several layers, which a graph may have whole.
 BLOCKS = (resnet.BasicBlock, resnet.Bottleneck, mobilenetv2.InvertedResidual, mobilenetv3.InvertedResidual)
 #: The second has the tensors of the first and no mode; where a type is called for, the first stands for both.
@@ -22,6 +25,7 @@ NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 #: Tolerance for rounding differences from PyTorch's own convolution, for values around 1.
 TOLERANCE = 1e-4
 
+_BUILDING = Lock()
 _WANTED: ContextVar[bool] = ContextVar("objemb_folded", default=True)
 
 Convolve = Callable[[Tensor, Tensor, Tensor, list[int], list[int], list[int], int], Tensor]
@@ -54,8 +58,8 @@ class Folded:
     parameters to the module that owns it.
 
     Args:
-        network: A traced network, see also :func:`in_turn`. Other networks run unfolded, because they have no graph of
-            their layers.
+        network: A traced network, see also :func:`in_turn`, or layers in sequence. Other networks run unfolded, because
+            they have no graph of their layers.
 
     Attributes:
         network: The network.
@@ -63,6 +67,7 @@ class Folded:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
+        self._graph = _graph_of(network)
         self._fast: _Fast | None = None
 
     def __reduce__(self) -> tuple[type[Folded], tuple[nn.Module]]:
@@ -72,7 +77,7 @@ class Folded:
         """The same as ``network(maps)`` up to rounding."""
         if (
             _WANTED.get()
-            and isinstance(self.network, fx.GraphModule)
+            and self._graph is not None
             and maps.device.type == "cpu"
             and maps.dtype == torch.float32
             and maps.numel() > 0
@@ -80,11 +85,16 @@ class Folded:
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
         ):
-            if self._fast is None:
-                self._fast = _Fast(self.network)
-            if self._fast.allowed():
-                return self._fast.network(maps)
+            fast = self._fast or self._begin(self._graph)
+            if fast.allowed():
+                return fast.network(maps)
         return self.network(maps)
+
+    def _begin(self, graph: fx.GraphModule) -> _Fast:
+        with _BUILDING:  # by one of the threads that come at the same time
+            if self._fast is None:
+                self._fast = _Fast(graph)
+            return self._fast
 
 
 def in_turn(network: nn.Module, names: Collection[str]) -> fx.GraphModule:
@@ -107,6 +117,20 @@ def in_turn(network: nn.Module, names: Collection[str]) -> fx.GraphModule:
             break
     graph.output(outputs)
     return fx.GraphModule(network, graph).eval()
+
+
+def _graph_of(network: nn.Module) -> fx.GraphModule | None:
+    """The graph of a network, whose layers it shares; None for one that is neither traced nor a sequence."""
+    if isinstance(network, fx.GraphModule):
+        return network
+    if type(network) is not nn.Sequential:
+        return None
+    graph = fx.Graph()
+    maps = graph.placeholder("maps")
+    for name, _ in network.named_children():
+        maps = graph.call_module(name, (maps,))
+    graph.output(maps)
+    return fx.GraphModule(network, graph)
 
 
 class _Fast:
@@ -239,7 +263,7 @@ def _flat(network: fx.GraphModule) -> fx.GraphModule:
                 args = (call(f"{path}.{name}", args, {}),)
             return args[0]
         if type(layer) in BLOCKS:
-            return run(fx.Tracer().trace(layer), f"{path}.", iter(args))
+            return run(OwnThread().trace(layer), f"{path}.", iter(args))
         return graph.call_module(path, args, kwargs)
 
     graph.output(run(network.graph, "", iter([graph.placeholder("maps")])))

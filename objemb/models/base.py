@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -35,6 +36,25 @@ QUERY_BOXES = (WHOLE, DETECTOR, BOTH)
 QUERIES_AT_ONCE = 8
 #: A detection whose IoU with the whole photo exceeds this is a duplicate of the whole photo.
 SAME_AS_WHOLE = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class OpenQuery:
+    """A query whose photo is decoded: what :meth:`EmbeddingModel.open_query` returns.
+
+    Attributes:
+        image: The photo as it was given, which may be decoded again, at a higher resolution.
+        photo: The decoded photo.
+        boxes: The boxes to describe, or ``whole``, ``detector`` or ``both``.
+        crop: How a box is described, see :meth:`EmbeddingModel.query`.
+        max_pixels: Maximum number of pixels of the image.
+    """
+
+    image: ImageLike
+    photo: Photo
+    boxes: Regions | str
+    crop: str
+    max_pixels: int
 
 
 class EmbeddingModel(ABC):
@@ -304,13 +324,79 @@ class EmbeddingModel(ABC):
         if len(given) != len(images):
             raise ValueError(f"boxes: expected an entry for each of {len(images)} images, found {len(given)}")
         self.check_queries(given, crop)
-        default = BOTH if self.has_detector and self.per_region else WHOLE
-        wanted = [default if one is None else one for one in given]
         described: list[Described] = []
         for start in range(0, len(images), QUERIES_AT_ONCE):
             some = slice(start, start + QUERIES_AT_ONCE)
-            described += self._queries(images[some], wanted[some], crop, max_pixels)
+            opened = [
+                self.open_query(image, wanted, crop=crop, max_pixels=max_pixels)
+                for image, wanted in zip(images[some], given[some], strict=True)
+            ]
+            described += self.query_opened(opened)
         return described
+
+    def open_query(
+        self,
+        image: ImageLike,
+        boxes: BoxesLike | str | None = None,
+        *,
+        crop: str = "context",
+        max_pixels: int = MAX_PIXELS,
+    ) -> OpenQuery:
+        """The first half of :meth:`query`, for programs that decode and describe on different threads: the decoded
+        photo and the checked boxes of a query. No network runs.
+
+        Args:
+            image, boxes, crop, max_pixels: As for :meth:`query`.
+
+        Raises:
+            FileNotFoundError, UnreadableImageError, ValueError, TypeError: As for :meth:`describe`.
+        """
+        self.check_queries([boxes], crop)
+        default = BOTH if self.has_detector and self.per_region else WHOLE
+        wanted = default if boxes is None else boxes
+        image = as_encoded(image)  # read once, but possibly decoded twice
+        photo = as_photo(image, self.decode_side, max_pixels=max_pixels)
+        if crop == "whole" and isinstance(wanted, str):  # if every box is described by the whole image, one suffices
+            wanted = WHOLE
+        regions = wanted if isinstance(wanted, str) else as_regions(wanted, photo.size)
+        return self._reopened(OpenQuery(image, photo, regions, crop, max_pixels))
+
+    def query_opened(self, queries: Sequence[OpenQuery]) -> list[Described]:
+        """The second half of :meth:`query_many`: describe opened queries; those of equal shape share a forward pass.
+
+        Args:
+            queries: Of any sizes; all are held in memory.
+
+        Returns:
+            One description per query.
+
+        Raises:
+            FileNotFoundError, UnreadableImageError, ValueError: As for :meth:`query`, for the boxes of a detector that
+                need a higher resolution than it.
+        """
+        queries = self._detected(queries)
+        rows: dict[int, Described] = {}
+        whole = [number for number, query in enumerate(queries) if isinstance(query.boxes, str)]
+        if whole:
+            rows.update(zip(whole, self._query_whole([queries[n].photo for n in whole]), strict=True))
+        for crop in dict.fromkeys(query.crop for query in queries):
+            boxed = {
+                number: query.boxes
+                for number, query in enumerate(queries)
+                if query.crop == crop and isinstance(query.boxes, Regions)
+            }
+            if boxed:
+                described = self._query_boxes([queries[n].photo for n in boxed], list(boxed.values()), crop)
+                rows.update(zip(boxed, described, strict=True))
+        return [rows[number] for number in range(len(queries))]
+
+    def shapes_of(self, query: OpenQuery) -> Hashable | None:
+        """What decides the shapes of the arrays from which networks describe a query, and so how they round: queries
+        for which it is equal may share forward passes in :meth:`query_opened`, and whether they are then described as
+        each is alone, to the last bit, depends only on it and on their number. None for a query that shares no pass, or
+        whose shapes are not known before."""
+        del query
+        return None
 
     def check_queries(self, boxes: Sequence[BoxesLike | str | None], crop: str) -> None:
         """Check what can be checked of queries before their photos are opened: ``crop``, and words for boxes.
@@ -325,27 +411,29 @@ class EmbeddingModel(ABC):
         if words - {WHOLE} and crop != "whole":
             self._expect_detector()
 
-    def _queries(
-        self, images: Sequence[ImageLike], wanted: Sequence[BoxesLike | str], crop: str, max_pixels: int
-    ) -> list[Described]:
-        """The rows of a few queries with their boxes, or words for them."""
-        images = [as_encoded(image) for image in images]  # read once, but possibly decoded twice
-        photos = [as_photo(image, self.decode_side, max_pixels=max_pixels) for image in images]
-        boxes = self._query_regions(photos, wanted, crop)
-        whole = [number for number, given in enumerate(boxes) if given is None]
-        rows = dict(zip(whole, self._query_whole([photos[n] for n in whole]), strict=True)) if whole else {}
-        boxed = {number: given for number, given in enumerate(boxes) if given is not None}
-        for number, given in boxed.items():
-            part = None if crop == "whole" else self.least_cut_side(given, crop)
-            if part is not None and photos[number].scale != (
-                1.0,
-                1.0,
-            ):  # it may need a higher resolution than the whole
-                photos[number] = as_photo(images[number], self.decode_side, part, max_pixels)
-        if boxed:
-            described = self._query_boxes([photos[n] for n in boxed], list(boxed.values()), crop)
-            rows.update(zip(boxed, described, strict=True))
-        return [rows[number] for number in range(len(images))]
+    def _reopened(self, query: OpenQuery) -> OpenQuery:
+        """A query whose photo has the resolution that its boxes need, which may be higher than that of the whole."""
+        if isinstance(query.boxes, str) or query.crop == "whole" or query.photo.scale == (1.0, 1.0):
+            return query
+        part = self.least_cut_side(query.boxes, query.crop)
+        if part is None:
+            return query
+        return replace(query, photo=as_photo(query.image, self.decode_side, part, query.max_pixels))
+
+    def _detected(self, queries: Sequence[OpenQuery]) -> list[OpenQuery]:
+        """Queries with boxes in place of the words ``detector`` and ``both``, or with the word ``whole``."""
+        words = [query.boxes if isinstance(query.boxes, str) else WHOLE for query in queries]
+        asked = [number for number, word in enumerate(words) if word != WHOLE]
+        found = self._objects_of([queries[number].photo for number in asked]) if asked else []
+        detected = list(queries)
+        for number, regions in zip(asked, found, strict=True):
+            query = queries[number]
+            if len(regions) < 2:
+                detected[number] = replace(query, boxes=WHOLE)
+            else:
+                boxes = photo_and_objects(regions) if words[number] == BOTH else regions[1:]
+                detected[number] = self._reopened(replace(query, boxes=boxes))
+        return detected
 
     def rows(self, photos: Sequence[Photo], given: Sequence[Regions] | None = None) -> list[Described]:
         """The rows of decoded photos for an index.
@@ -372,25 +460,6 @@ class EmbeddingModel(ABC):
     def _expect_detector(self) -> None:
         if not self.has_detector:
             raise ValueError("detect: expected a model with a detector, found one without")
-
-    def _query_regions(
-        self, photos: Sequence[Photo], wanted: Sequence[BoxesLike | str], crop: str
-    ) -> list[Regions | None]:
-        """The boxes to describe in each photo, given or named by one of the words :data:`QUERY_BOXES`; None for the
-        whole image only."""
-        # if every box is described by the whole image, one suffices
-        found = [n for n, word in enumerate(wanted) if isinstance(word, str) and word != WHOLE and crop != "whole"]
-        detected = dict(zip(found, self._objects_of([photos[n] for n in found]), strict=True)) if found else {}
-        boxes: list[Regions | None] = []
-        for number, (photo, word) in enumerate(zip(photos, wanted, strict=True)):
-            regions = detected.get(number)
-            if not isinstance(word, str):
-                boxes.append(as_regions(word, photo.size))
-            elif regions is None or len(regions) < 2:
-                boxes.append(None)
-            else:
-                boxes.append(photo_and_objects(regions) if word == BOTH else regions[1:])
-        return boxes
 
     def stream(
         self,

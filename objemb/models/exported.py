@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ import numpy as np
 from objemb import checks, config, registry
 from objemb.card import CARD, ModelCard, Provenance, read_card
 from objemb.checks import ArtefactMismatchError
-from objemb.models.base import ALONE, REGION, EmbeddingModel, least_longest_side
+from objemb.models.base import ALONE, REGION, WHOLE, EmbeddingModel, OpenQuery, least_longest_side
 from objemb.models.base import PART as AS_PART
 from objemb.ops.batches import batched, group_equal
 from objemb.rerank.base import Reranker
@@ -146,6 +146,12 @@ class ExportedModel(EmbeddingModel):
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`EmbeddingModel.least_cut_side`."""
         return None if crop == "whole" or self._becomes(crop) != ALONE else least_longest_side(boxes)
+
+    def shapes_of(self, query: OpenQuery) -> Hashable | None:
+        """See :meth:`EmbeddingModel.shapes_of`: the graph of photos may take several, the others take one."""
+        whole = isinstance(query.boxes, str) and query.boxes == WHOLE
+        by_boxes = self.per_region and BOXES in self.sessions
+        return query.photo.pixels.shape if whole and self.exported.batch > 1 and not by_boxes else None
 
     def _becomes(self, crop: str) -> str:
         """What a query box becomes: ``REGION``, ``PART`` or ``ALONE``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from objemb.devices import DTYPES, find_device, find_precision
 from objemb.layers.precision import networks_in
 from objemb.layers.whitening import Whitening
 from objemb.local_features.base import LocalExtractor
-from objemb.models.base import EmbeddingModel
+from objemb.models.base import WHOLE, EmbeddingModel, OpenQuery
 from objemb.models.origins import untrained
 from objemb.models.pipeline import (
     AnyAggregator,
@@ -198,6 +198,14 @@ class Model(EmbeddingModel):
         """See :meth:`EmbeddingModel._query_boxes`."""
         with self.computing():
             return self.pipeline.query_boxes(photos, boxes, crop)
+
+    def shapes_of(self, query: OpenQuery) -> Hashable | None:
+        """See :meth:`EmbeddingModel.shapes_of`."""
+        if isinstance(query.boxes, str):
+            shapes = None if query.boxes != WHOLE else self.pipeline.query_shapes(query.photo, None, query.crop)
+        else:
+            shapes = self.pipeline.query_shapes(query.photo, query.boxes, query.crop)
+        return None if shapes is None else (query.crop, isinstance(query.boxes, str), shapes)
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`EmbeddingModel.least_cut_side`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias
 
@@ -54,6 +54,11 @@ class Pipeline(ABC, Generic[Taken]):
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """Longest side, in original pixels, of the smallest box that is cut out and described at the size of a photo;
         None if no box is."""
+
+    def query_shapes(self, photo: Photo, boxes: Regions | None, crop: str) -> Hashable | None:
+        """See :meth:`EmbeddingModel.shapes_of`; ``boxes`` is None for the whole photo."""
+        del photo, boxes, crop
+        return None
 
     def rows(self, photos: Sequence[Photo], given: Sequence[Regions | None] | None = None) -> list[Described]:
         """Rows of each photo for an index; ``given`` are regions, as for ``describer.describe``."""
@@ -152,6 +157,17 @@ class VectorPipeline(Pipeline[RegionDescriptors]):
             describer = self.describer.for_part(cut.size, photo.size) if becomes == PART else self.describer
             vectors += VectorPipeline(describer, self.aggregator)._whole_rows([cut])
         return np.concatenate(vectors)
+
+    def query_shapes(self, photo: Photo, boxes: Regions | None, crop: str) -> Hashable | None:
+        """See :meth:`Pipeline.query_shapes`."""
+        if boxes is None or crop == "whole":
+            if self.aggregator.per_region and self.describer.queries_in_context(True):
+                return self.describer.pass_shapes(photo, Regions.whole(photo.size))
+            # rigid regions follow from the size of the photo, those of a detector are not known before
+            return None if self.describer.detector is not None else (photo.size, photo.pixels.shape)
+        if not len(boxes) or self._becomes(crop) != REGION:  # parts that are cut out are described one by one
+            return None
+        return self.describer.pass_shapes(photo, boxes)
 
     def least_cut_side(self, boxes: Regions, crop: str) -> float | None:
         """See :meth:`Pipeline.least_cut_side`."""

@@ -1,4 +1,4 @@
-"""Products of 8-bit codes and of floats, by NumPy or, where they are installed, by PyTorch and Numba.
+"""Products of 8-bit codes and of floats, by NumPy or, where they are there, by PyTorch and Numba.
 
 NumPy is the reference and always available, but for codes it is no faster than for floats. PyTorch multiplies 8-bit
 integers several times faster where the processor has instructions for it (VNNI) and there are many query rows. A loop
@@ -8,6 +8,7 @@ they have given the correct products of extreme and random codes. Search gives t
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
@@ -312,16 +313,28 @@ def compiled_kernel() -> Kernel | None:
     return None
 
 
-@cache
 def best_kernel() -> Kernel:
-    """The fastest kernel with correct products among those that need no compiler."""
+    """The fastest kernel with correct products among those that need no compiler.
+
+    That of PyTorch if it is already imported, or if there is no Numba to take its place after some searches: importing
+    it takes seconds, and with CUDA's libraries 600 MiB of memory, which a service of an exported model has no other use
+    for.
+    """
+    if "torch" in sys.modules or importlib.util.find_spec("numba") is None:
+        return _torch_kernel() or _NUMPY
+    return _NUMPY
+
+
+@cache
+def _torch_kernel() -> Kernel | None:
+    """The kernel of PyTorch, None without it, or if it is wrong."""
     try:
         return TorchKernel()
     except ImportError:
         pass
     except Exception as error:  # a private function may change in any way
         logger.info("products of codes are computed by NumPy: %s", error)
-    return NumpyKernel()
+    return None
 
 
 _NUMPY = NumpyKernel()

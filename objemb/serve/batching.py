@@ -1,9 +1,10 @@
-"""Queries of the same time share passes over the index, and a bounded number of requests is at work."""
+"""Queries of the same time are computed together, and a bounded number of requests is at work."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Condition, Thread
@@ -56,32 +57,45 @@ class Room:
 
 
 class Batcher(Generic[J, T]):
-    """Runs jobs in batches on a thread of its own.
+    """Runs jobs in batches on threads of its own.
 
-    While a batch is computed, the next one gathers. An idle thread waits for further jobs only if some were announced,
-    so that a single client never waits for others.
+    While batches are computed, the next ones gather; threads that are idle at the same time share what waits. An idle
+    thread waits for further jobs only if some were announced, so that a single client never waits for others.
 
     Args:
         run: Computes a batch: one result or exception per job, in order.
-        limits: ``batch`` and ``window`` of these.
+        name: Of the threads.
+        most: Jobs of a batch.
+        window: Seconds that an idle thread waits for announced jobs.
+        threads: Batches that are computed at a time.
+        kind: What the jobs of a batch have in common, so that none waits for slower ones of another kind.
         on_batch: Called with the number of jobs of each batch.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[J]], Sequence[T | Exception]],
-        limits: Limits,
+        name: str,
+        *,
+        most: int,
+        window: float,
+        threads: int = 1,
+        kind: Callable[[J], Hashable] = lambda job: None,
         on_batch: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._run = run
-        self._limits = limits
+        self._most = most
+        self._window = window
+        self._kind = kind
         self._on_batch = on_batch
         self._waiting: deque[tuple[J, Future[T]]] = deque()
         self._announced = 0
+        self._idle = threads
         self._closed = False
         self._change = Condition()
-        self._thread = Thread(target=self._work, name="objemb-search", daemon=True)
-        self._thread.start()
+        self._threads = [Thread(target=self._work, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     @contextmanager
     def announced(self) -> Iterator[None]:
@@ -110,11 +124,12 @@ class Batcher(Generic[J, T]):
         return future
 
     def close(self) -> None:
-        """Compute what was queued, and end the thread."""
+        """Compute what was queued, and end the threads."""
         with self._change:
             self._closed = True
             self._change.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while True:
@@ -123,17 +138,31 @@ class Batcher(Generic[J, T]):
                 if not self._waiting:
                     return
                 self._gather()
-                count = min(len(self._waiting), self._limits.batch)
-                taken = [self._waiting.popleft() for _ in range(count)]
+                if not self._waiting:  # another thread has taken all
+                    continue
+                taken = self._next()
+                self._idle -= 1
             # those whose client has gone are left out
             batch = [(job, future) for job, future in taken if future.set_running_or_notify_cancel()]
             if batch:
                 self._on_batch(len(batch))
                 self._compute(batch)
+            with self._change:
+                self._idle += 1
+
+    def _next(self) -> list[tuple[J, Future[T]]]:
+        """The jobs of the next batch: those of the kind that waits longest, or an idle thread's share of them."""
+        first = self._kind(self._waiting[0][0])
+        numbers = [number for number, (job, _) in enumerate(self._waiting) if self._kind(job) == first]
+        numbers = numbers[: min(math.ceil(len(numbers) / self._idle), self._most)]
+        taken = [self._waiting[number] for number in numbers]
+        for number in reversed(numbers):
+            del self._waiting[number]
+        return taken
 
     def _gather(self) -> None:
-        end = monotonic() + self._limits.window
-        while self._announced > 0 and len(self._waiting) < self._limits.batch and not self._closed:
+        end = monotonic() + self._window
+        while self._announced > 0 and len(self._waiting) < self._most and not self._closed:
             left = end - monotonic()
             if left <= 0 or not self._change.wait(left):
                 return

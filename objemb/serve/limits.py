@@ -29,7 +29,8 @@ class Limits:
         pixels: Pixels of a photo.
         queue: Requests with photos that are being answered or wait for it; further ones are told to come again.
         batch: Queries that share a pass over the index.
-        window: Seconds that a query waits for others that are being described.
+        passes: Queries that share a forward pass.
+        window: Seconds that a query waits for others that are being decoded or described.
         request_seconds: Seconds from the headers of a request to its answer.
         idle_seconds: Seconds that a new connection may wait before it sends anything: of many clients that come at the
             same time on a busy machine, the last ones connect long before they get to send.
@@ -49,6 +50,7 @@ class Limits:
     pixels: int = MAX_PIXELS
     queue: int = 256
     batch: int = 16
+    passes: int = 8
     window: float = 0.004
     request_seconds: float = 30.0
     idle_seconds: float = 60.0

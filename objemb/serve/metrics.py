@@ -29,6 +29,8 @@ class Metrics:
         self._seconds = Histogram("objemb_request_seconds", text, ("route",), buckets=SECONDS, registry=here)
         text = "Queries that shared a pass over the index."
         self._batch = Histogram("objemb_batch_size", text, buckets=BATCHES, registry=here)
+        text = "Queries that shared a forward pass."
+        self._pass = Histogram("objemb_pass_size", text, buckets=BATCHES, registry=here)
         self._reloads = Counter("objemb_index_reloads", "Newer publications of the index.", ("outcome",), registry=here)
         self._gauges = {
             name: Gauge(f"objemb_{name}", text, registry=here)
@@ -48,8 +50,12 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def batch(self, count: int) -> None:
-        """Count a batch of requests."""
+        """Count a pass over the index, and its queries."""
         self._batch.observe(count)
+
+    def forward_pass(self, count: int) -> None:
+        """Count a forward pass, and its queries."""
+        self._pass.observe(count)
 
     def reload(self, served: bool) -> None:
         """Count a newer publication, and whether it is served."""

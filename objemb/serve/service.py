@@ -28,6 +28,7 @@ from objemb.serve.limits import MAX_TEXT, Limits
 from objemb.serve.metrics import Metrics
 from objemb.serve.photos import IndexedPhotos, Thumbnails, not_indexed
 from objemb.serve.problems import Problem
+from objemb.serve.sharing import SharedPasses, WaitingQuery
 from objemb.serve.writes import Change, Writes
 from objemb.structures import Described, Photo, RegionDescriptors, Regions
 
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 #: The part of a form that is the photo of a request unless it names another.
 PHOTO = "photo"
+#: Bytes of a decoded photo that may wait for a forward pass to share; a larger one is described at once.
+MAX_WAITING_BYTES = 48 * 2**20
 #: Threads that read the index for requests without a photo.
 READERS = 4
 
@@ -52,7 +55,8 @@ class Options:
         photos: Folder in which the photos lie; None for the places that are recorded in the index.
         writable: Whether requests may change the index.
         rerankers: Re-rankers that requests may name, such as ``query_expansion,top=5``.
-        decoders: Number of processes that decode photos; as many photos are described at a time.
+        decoders: Number of processes that decode photos; as many threads describe them.
+        fill_passes: Whether all forward passes that queries may share have equally many, see :class:`SharedPasses`.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -60,6 +64,7 @@ class Options:
     writable: bool = False
     rerankers: Sequence[str] = ()
     decoders: int = 2
+    fill_passes: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,9 +112,9 @@ class GivenBoxes(Detector):
 class Service:
     """Searches, describes and detects; used from one event loop.
 
-    As many photos are decoded and described at a time as there are decoders. Then queries wait for the thread that
-    searches: those of the same time share a pass over the index. A request is answered with the model that it begins
-    with, also if a migration is published meanwhile.
+    As many photos are decoded, and as many forward passes are made, at a time as there are decoders. Queries of the
+    same time share forward passes, where answers are then the same, and passes over the index, which one thread makes.
+    A request is answered with the model that it begins with, also if a migration is published meanwhile.
 
     Args:
         opening: The index and how its model is opened, again after a migration.
@@ -131,7 +136,20 @@ class Service:
         self._decoders = Decoders(options.decoders, self.limits)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="objemb-read")
         self._room = Room(self.limits)
-        self._batcher: Batcher[DescribedQuery, bytes] = Batcher(self._search, self.limits, self.metrics.batch)
+        limits = self.limits
+        passes = SharedPasses(limits.passes, filled=options.fill_passes, on_pass=self.metrics.forward_pass)
+        self._passes: Batcher[WaitingQuery, Described] = Batcher(
+            passes.describe,
+            "objemb-describe",
+            most=limits.passes,
+            window=limits.window,
+            threads=options.decoders,
+            kind=lambda waiting: waiting.kind,
+        )
+        self._searches: Batcher[DescribedQuery, bytes] = Batcher(
+            self._search, "objemb-search", most=limits.batch, window=limits.window, on_batch=self.metrics.batch
+        )
+        self._open_photos = asyncio.Semaphore(options.decoders * limits.passes)
         self._thumbnails = Thumbnails(self._photos, self._decoders, self.limits)
         self._writes = self._open_writes() if options.writable else None
         self.current.start()
@@ -141,7 +159,8 @@ class Service:
         self.stopping = True
         if self._writes is not None:
             self._writes.close()
-        self._batcher.close()
+        self._passes.close()
+        self._searches.close()
         self.current.close()
         self._readers.shutdown()
         self._decoders.close()
@@ -161,9 +180,9 @@ class Service:
         with self._room.taken():
             if reranked or asked.like or asked.unlike:
                 return await self._with_photos(lambda: self._search_views(begun, asked, uploads, settings))
-            with self._batcher.announced():
-                rows = await self._with_photos(lambda: self._query(begun, asked, uploads))
-                found = self._batcher.submit(DescribedQuery(begun, rows, asked.exclude, tuple(settings.items())))
+            with self._searches.announced():
+                rows = await self._described(begun, asked, uploads)
+                found = self._searches.submit(DescribedQuery(begun, rows, asked.exclude, tuple(settings.items())))
             return await asyncio.wrap_future(found)
 
     async def detect(self, asked: DetectRequest, uploads: Mapping[str, Upload]) -> bytes:
@@ -296,11 +315,27 @@ class Service:
         """The result of work that decodes photos, on one of the threads for that."""
         return await _on(self._decoders.threads, work)
 
-    def _query(self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload]) -> Described:
-        """A described query of one view. It has a forward pass of its own, so that an answer does not depend on others,
-        not even in its last digit."""
-        view = self._view(begun, asked, uploads)
-        return begun.model.query(view.image, view.boxes, crop=asked.crop, max_pixels=begun.max_pixels)
+    async def _described(self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload]) -> Described:
+        """A described query of one view, in a forward pass that it may share."""
+        async with self._open_photos:  # decoded photos are large
+            with self._passes.announced():
+                opened = await self._with_photos(lambda: self._opened(begun, asked, uploads))
+                if not isinstance(opened, WaitingQuery):
+                    return opened
+                described = self._passes.submit(opened)
+            return await asyncio.wrap_future(described)
+
+    def _opened(
+        self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload]
+    ) -> WaitingQuery | Described:
+        """A decoded query that may share a forward pass, or the description of one that may not."""
+        model, view = begun.model, self._view(begun, asked, uploads)
+        query = model.open_query(view.image, view.boxes, crop=asked.crop, max_pixels=begun.max_pixels)
+        shapes = model.shapes_of(query) if query.photo.pixels.nbytes <= MAX_WAITING_BYTES else None
+        if shapes is not None:
+            return WaitingQuery(model, query, shapes)
+        self.metrics.forward_pass(1)
+        return model.query_opened([query])[0]
 
     def _search_views(
         self, begun: Retrieval, asked: SearchRequest, uploads: Mapping[str, Upload], settings: Mapping[str, Any]

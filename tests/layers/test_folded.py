@@ -199,8 +199,9 @@ def test_what_is_no_such_case_is_left_to_the_network() -> None:
         fast(pixels)
         assert not torch.equal(original.norm.running_mean, mean)  # type: ignore[arg-type, union-attr]
         assert torch.equal(Folded(original.double())(pixels.double()), original(pixels.double()))
-        plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
-        assert torch.equal(Folded(plain)(pixels), plain(pixels))
+        other = nn.ModuleList([nn.Conv2d(3, 4, 3)])
+        other.forward = other[0].forward  # type: ignore[method-assign]  # neither traced nor a sequence
+        assert torch.equal(Folded(other)(pixels), other(pixels))
 
 
 @torch.no_grad()
@@ -292,11 +293,13 @@ def test_layers_in_turn_and_norms_without_a_mode(arch: str) -> None:
 
 
 @torch.no_grad()
-def test_a_residual_network_has_no_norm_left() -> None:
-    upper = TorchvisionCnn("resnet50").upper(8)
-    maps = torch.randn(2, 512, 5, 6)
+@pytest.mark.parametrize(
+    ("upper", "channels"), [(TorchvisionCnn("resnet50").upper(8), 512), (NarrowResnet(width=8).upper(8), 16)]
+)
+def test_a_residual_network_has_no_norm_left(upper: nn.Module, channels: int) -> None:
+    """Traced, and in sequence."""
+    maps = torch.randn(2, channels, 5, 6)
     with watched() as ran:
         found = Folded(upper)(maps)
     assert NORM not in ran
     assert same(found, upper(maps))
-    assert isinstance(NarrowResnet(width=4).upper(8), nn.Sequential)  # which is no graph, and just runs

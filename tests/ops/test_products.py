@@ -139,13 +139,13 @@ def test_search_finds_the_same_with_every_kernel(kernel: Kernel, monkeypatch: py
 
 @pytest.fixture
 def afresh() -> object:
-    """The choice of the kernel, not remembered."""
-    best_kernel.cache_clear()
-    yield best_kernel
-    best_kernel.cache_clear()
+    """The kernel of PyTorch, not remembered."""
+    products._torch_kernel.cache_clear()
+    yield
+    products._torch_kernel.cache_clear()
 
 
-def test_the_kernel_of_torch_where_it_is_installed(afresh: object) -> None:
+def test_the_kernel_of_torch_where_it_is_imported(afresh: object) -> None:
     assert isinstance(best_kernel(), TorchKernel)
     assert best_kernel().largest_code in (63, 127)
 
@@ -153,6 +153,17 @@ def test_the_kernel_of_torch_where_it_is_installed(afresh: object) -> None:
 def test_without_torch(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert isinstance(best_kernel(), NumpyKernel)
+
+
+@pytest.mark.parametrize(("numba", "kernel"), [("there", NumpyKernel), (None, TorchKernel)])
+def test_torch_is_imported_only_where_nothing_can_be_compiled(
+    afresh: object, monkeypatch: pytest.MonkeyPatch, numba: str | None, kernel: type[Kernel]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: numba)
+    monkeypatch.delitem(sys.modules, "torch")
+    with monkeypatch.context() as patch:
+        patch.setattr(products.TorchKernel, "__init__", lambda self: None)
+        assert type(best_kernel()) is kernel
 
 
 def test_a_private_function_that_is_gone(afresh: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +183,7 @@ def test_products_that_overflow_get_smaller_codes_or_another_kernel(
 
     monkeypatch.setattr(torch, "_int_mm", overflowing)
     assert best_kernel().largest_code == 63
-    best_kernel.cache_clear()
+    products._torch_kernel.cache_clear()
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: right(a, b) + 1)
     assert isinstance(best_kernel(), NumpyKernel)
 

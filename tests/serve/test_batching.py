@@ -33,7 +33,7 @@ class Held:
 
 def test_what_comes_meanwhile_is_computed_together() -> None:
     held, sizes = Held(), list[int]()
-    batcher: Batcher[int, int] = Batcher(held, Limits(batch=3), sizes.append)
+    batcher: Batcher[int, int] = Batcher(held, "test", most=3, window=0.004, on_batch=sizes.append)
     first = batcher.submit(1)
     assert held.begun.wait(20)
     others = [batcher.submit(n) for n in (2, 3, -4, 5)]
@@ -47,9 +47,36 @@ def test_what_comes_meanwhile_is_computed_together() -> None:
     assert sizes == [1, 3, 1]
 
 
+def test_jobs_of_one_kind_are_computed_together() -> None:
+    held = Held()
+    batcher: Batcher[int, int] = Batcher(held, "test", most=3, window=0.004, kind=lambda job: job % 2)
+    futures = [batcher.submit(0)]
+    assert held.begun.wait(20)
+    futures += [batcher.submit(n) for n in (1, 2, 3, 4, 5, 7)]
+    held.go.set()
+    assert [future.result(20) for future in futures] == [0, 10, 20, 30, 40, 50, 70]
+    batcher.close()
+    assert held.batches == [[0], [1, 3, 5], [2, 4], [7]]
+
+
+def test_threads_that_are_idle_share_what_waits() -> None:
+    both, sizes = threading.Barrier(2), list[int]()
+
+    def run(jobs: Sequence[int]) -> list[int | Exception]:
+        both.wait(20)  # each waits for the other
+        return list(jobs)
+
+    batcher: Batcher[int, int] = Batcher(run, "test", most=8, window=5, threads=2, on_batch=sizes.append)
+    with batcher.announced():
+        futures = [batcher.submit(n) for n in range(8)]
+    assert [future.result(20) for future in futures] == list(range(8))
+    batcher.close()
+    assert sizes == [4, 4]
+
+
 def test_clients_that_have_gone_and_a_batcher_that_is_closed() -> None:
     held = Held()
-    batcher: Batcher[int, int] = Batcher(held, Limits())
+    batcher: Batcher[int, int] = Batcher(held, "test", most=16, window=0.004)
     first = batcher.submit(1)
     assert held.begun.wait(20)
     gone, left = batcher.submit(2), batcher.submit(3)
@@ -98,7 +125,7 @@ def test_a_computation_that_fails_fails_its_batch_only() -> None:
             raise RuntimeError("no memory")
         return list(jobs)
 
-    batcher: Batcher[int, int] = Batcher(run, Limits())
+    batcher: Batcher[int, int] = Batcher(run, "test", most=16, window=0.004)
     with pytest.raises(RuntimeError, match="no memory"):
         batcher.submit(0).result(20)
     assert batcher.submit(7).result(20) == 7
@@ -107,7 +134,7 @@ def test_a_computation_that_fails_fails_its_batch_only() -> None:
 
 def test_an_idle_thread_waits_for_what_was_announced() -> None:
     batches: list[int] = []
-    batcher: Batcher[int, int] = Batcher(lambda jobs: list(jobs), Limits(window=20), batches.append)
+    batcher: Batcher[int, int] = Batcher(lambda jobs: list(jobs), "test", most=16, window=20, on_batch=batches.append)
     with batcher.announced():
         with batcher.announced():
             first = batcher.submit(1)
