@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objemb.datasets.evaluation_set import SetEntry
-from objemb.evaluation.retrieval_task import RetrievalTask
-from objemb.models import build_model, save_model
+from objemb.datasets.evaluation_set import SetEntry, read_evaluation_set
+from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.evaluation.evaluate import evaluate
+from objemb.evaluation.retrieval_task import RetrievalTask, make_task
+from objemb.models import build_model, load_model, save_model
 from objemb.rerank._expansion import unit_rows
 from objemb.structures import ImageRows
 from objemb.types import Float32Array
 from tests.evaluation.colours import write_set
-from tests.small_settings import STUDENT
+from tests.small_settings import CROPS, STUDENT
 from tools.benchmarks import box_sources
 from tools.benchmarks.false_alarms import ASKED, table
 from tools.benchmarks.views import views_table
@@ -95,9 +97,12 @@ def test_files_of_box_sources(
         str(write_set(tmp_path)),
         "--detector",
         str(tmp_path / "model"),
+        "--teacher",
+        str(tmp_path / "teacher"),
         "-o",
         str(tmp_path / "boxes"),
     ]
+    save_model(build_model({"describer": CROPS}), tmp_path / "teacher")
     monkeypatch.setattr(sys, "argv", ["box_sources", *arguments])
     box_sources.main()
     boxes: dict[str, dict[int, list[list[float]]]] = {}
@@ -106,8 +111,21 @@ def test_files_of_box_sources(
         boxes[path.stem] = {image["id"]: [] for image in coco["images"]}
         for entry in coco["annotations"]:
             boxes[path.stem][entry["image_id"]].append(entry["bbox"])
-    assert list(boxes) == ["default", "detector", "detector_or_proposals", "patches", "proposals"]
+    names = ["default", "detector", "detector_and_proposals", "detector_or_proposals", "patches", "proposals"]
+    assert sorted({*boxes} - {"every"}) == names
     assert [len(found) for found in boxes["patches"].values()] == [4 + 9] * 3
     for image, found in boxes["default"].items():
         assert found == (boxes["detector"][image] or boxes["patches"][image])
-    assert "| patches | 14.00 | 0 of 3 |" in capsys.readouterr().out
+        assert found == [] or len(boxes["detector_and_proposals"][image]) >= len(found[: box_sources.FEW])
+        different = {tuple(box) for name in names for box in boxes[name][image]}
+        assert len(boxes["every"][image]) == len(different)
+    printed = capsys.readouterr().out
+    assert "| patches | 14.00 | 0 of 3 |" in printed
+    data = read_evaluation_set(Path(arguments[1]))
+    stored = StoredBoxes(tmp_path / "boxes" / "patches.json")
+    alone = evaluate(load_model(tmp_path / "teacher"), data, make_task(data, "image"), boxes=stored)
+    assert alone.coverage is not None
+    means, recall = alone.scores.means, alone.coverage.recall
+    assert f"| {100 * recall:.1f} | {100 * means['mAP']:.1f} | {100 * means['P@1']:.1f} | 2 |" in next(
+        line for line in printed.splitlines() if line.startswith("| patches |")
+    )

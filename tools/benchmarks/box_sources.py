@@ -1,26 +1,33 @@
-"""Box files of several sources of regions for the photos of an evaluation set.
+"""Several sources of regions for the photos of an evaluation set: their box files, and what is found with them.
 
-    python -m tools.benchmarks.box_sources --set SET.json --detector MODEL [--backbone mobilenet_v2.pth] -o boxes
-    objemb evaluate TEACHER --set SET.json --boxes boxes/default.json       # and so on
+    python -m tools.benchmarks.box_sources --set SET.json --detector MODEL [--backbone mobilenet_v2.pth]
+        [--teacher TEACHER] [--every 2] -o boxes
 
 The files hold, for each database photo, the boxes that an index would have beside the whole photo; what is printed is
-the mean number of rows a photo, the whole photo included, and the number of photos without boxes.
+the mean number of rows a photo, the whole photo included, and the number of photos without boxes. With ``--teacher``,
+which describes each box once, also the share of the objects that a row covers, mAP and P@1.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.coco.files import OBJECT
 from objemb.coco.writing import AnnotatedImage, AnnotatedObject, write_instances
-from objemb.datasets.evaluation_set import read_evaluation_set
+from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.detectors.activation_components import ActivationComponents
 from objemb.detectors.capabilities import NetworkDetector
+from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.evaluation.described import DescribedTask, describe_entries, describe_images, only_vectors
+from objemb.evaluation.evaluate import Evaluation, evaluate_described
+from objemb.evaluation.retrieval_task import RetrievalTask, make_task
 from objemb.images.decode import read_photo
 from objemb.models import load_model
 from objemb.ops.grid import Grid
@@ -29,10 +36,14 @@ from objemb.regions.detections import Detections
 from objemb.regions.patchify import Patchify
 from objemb.regions.rpn_proposals import RpnProposals
 from objemb.regions.union import Union
-from objemb.structures import Photo, Regions
+from objemb.structures import ImageRows, Photo, Regions
+from objemb.types import Int64Array
 
 #: Boxes per photo of sources that would give any number of them.
 MOST = 20
+#: Boxes per photo up to which those of a second source are added to the detections, and the IoU with a detection up to
+#: which they are.
+FEW, APART = 8, 0.5
 
 
 class Found(RegionSource):
@@ -78,6 +89,7 @@ def sources(model: Path, backbone: Path | None) -> tuple[Sequence[Found], Mappin
         "detector": detections,
         "default": filled(patches),
         "detector_or_proposals": filled(proposals),
+        "detector_and_proposals": Union(of=[detections, proposals], nms_iou=APART, max_regions=FEW),
         "proposals": proposals,
         "patches": patches,
     }
@@ -86,7 +98,11 @@ def sources(model: Path, backbone: Path | None) -> tuple[Sequence[Found], Mappin
         components = ActivationComponents(backbone=network)
         activations = Found(Detections(detector=components, min_score=0, max_regions=MOST))
         looking.append(activations)
-        named |= {"detector_or_activations": filled(activations), "activations": activations}
+        named |= {
+            "detector_or_activations": filled(activations),
+            "detector_and_activations": Union(of=[detections, activations], nms_iou=APART, max_regions=FEW),
+            "activations": activations,
+        }
     return looking, named
 
 
@@ -96,16 +112,60 @@ def annotated(file: str, regions: Regions) -> AnnotatedImage:
     return AnnotatedImage(file, regions.size, [AnnotatedObject(box, OBJECT, {"score": score}) for box, score in pairs])
 
 
+def every_box(found: Sequence[Sequence[AnnotatedImage]]) -> tuple[list[AnnotatedImage], list[list[Int64Array]]]:
+    """The different boxes of each photo, and the positions there of those of each source.
+
+    Args:
+        found: For each source the photos, in one order.
+    """
+    photos, positions = [], list[list[Int64Array]]()
+    for of_sources in zip(*found, strict=True):
+        numbers: dict[tuple[float, ...], int] = {}
+        of_photo = []
+        for image in of_sources:
+            own = [numbers.setdefault(tuple(one.box), len(numbers)) for one in image.objects]
+            of_photo.append(np.array(own, np.int64))
+        image = of_sources[0]
+        photos.append(AnnotatedImage(image.file_name, image.size, [AnnotatedObject(box, OBJECT) for box in numbers]))
+        positions.append(of_photo)
+    return photos, [[of_photo[n] for of_photo in positions] for n in range(len(found))]
+
+
+def rows_with(rows: ImageRows, positions: Sequence[Int64Array]) -> ImageRows:
+    """The row of each whole photo, and those of some of its boxes, whose positions among its boxes are given."""
+    starts = rows.starts[:-1].tolist()
+    kept = np.concatenate([np.r_[start, start + 1 + own] for start, own in zip(starts, positions, strict=True)])
+    return ImageRows(rows.images, rows.vectors[kept], rows.items[kept], rows.boxes[kept])
+
+
+def evaluated(
+    data: EvaluationSet, task: RetrievalTask, teacher: Path, found: Sequence[Sequence[AnnotatedImage]], folder: Path
+) -> list[Evaluation]:
+    """What is found with the boxes of each source, each box of which is described once."""
+    model, (photos, positions) = load_model(teacher), every_box(found)
+    write_instances(folder / "every.json", photos, [OBJECT])
+    of_photos, problems = describe_images(model, data, task.database, boxes=StoredBoxes(folder / "every.json"))
+    of_queries, _ = describe_entries(model, data, task.queries, crop=data.crop)
+    rows, queries = only_vectors("box sources", of_photos), only_vectors("box sources", of_queries)
+    if problems or (np.diff(rows.starts) != [1 + len(photo.objects) for photo in photos]).any():
+        raise SystemExit(f"--teacher: expected a row for each box, found others {problems[:3]}")
+    return [evaluate_described(DescribedTask(rows_with(rows, own), queries), data, task) for own in positions]
+
+
 def main() -> None:
     """Write the files, and print the numbers of rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", type=Path, required=True)
     parser.add_argument("--detector", type=Path, required=True, metavar="MODEL")
     parser.add_argument("--backbone", type=Path, help="weights of MobileNetV2, for activation components")
+    parser.add_argument("--teacher", type=Path, metavar="MODEL", help="a model that describes given boxes")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th photo and query")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     data = read_evaluation_set(args.set)
-    files = list(dict.fromkeys(entry.file for entry in data.images))
+    whole = make_task(data, "image")
+    task = replace(whole, database=whole.database[:: args.every], queries=whole.queries[:: args.every])
+    files = [entry.file for entry in task.database]
     looking, named = sources(args.detector, args.backbone)
     side = max(one.source.decode_side() for one in looking)
     found: dict[str, list[AnnotatedImage]] = {name: [] for name in named}
@@ -117,11 +177,20 @@ def main() -> None:
             for name, source in named.items():
                 found[name].append(annotated(file, source.find([photo])[0]))
     args.output.mkdir(parents=True, exist_ok=True)
-    print("| regions | rows a photo | photos without boxes |", "|---|---:|---:|", sep="\n")
+    lines = {}
     for name, images in found.items():
         boxes = write_instances(args.output / f"{name}.json", images, [OBJECT])
         empty = sum(not image.objects for image in images)
-        print(f"| {name} | {1 + boxes / len(images):.2f} | {empty} of {len(images)} |")
+        lines[name] = f"| {name} | {1 + boxes / len(images):.2f} | {empty} of {len(images)} |"
+    columns = ["regions", "rows a photo", "photos without boxes"]
+    if args.teacher is not None:
+        columns += ["box recall", "mAP", "P@1", "queries"]
+        measured = evaluated(data, task, args.teacher, list(found.values()), args.output)
+        for name, result in zip(found, measured, strict=True):
+            covered = float("nan") if result.coverage is None else result.coverage.recall
+            figures = (covered, result.scores.means["mAP"], result.scores.means["P@1"])
+            lines[name] += "".join(f" {100 * figure:.1f} |" for figure in figures) + f" {result.scores.queries} |"
+    print(f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|", *lines.values(), sep="\n")
 
 
 if __name__ == "__main__":
