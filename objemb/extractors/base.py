@@ -170,9 +170,9 @@ class Extractor(Plugin, ABC):
         """
 
     def pass_shapes(self, photo: Photo, regions: Regions) -> Hashable:
-        """What decides the shapes of the network's inputs for regions of a photo: photos for which it is equal share
-        forward passes. By default the number of regions and the sizes of the photo."""
-        return photo.size, photo.pixels.shape, len(regions)
+        """What decides the shapes of all tensors by which regions of a photo are pooled: photos for which it is equal
+        may share forward passes. By default the boxes and the sizes of the photo, as cells are pooled in groups."""
+        return photo.size, photo.pixels.shape, regions.boxes.tobytes()
 
     def extract_in_passes(
         self, photos: Sequence[Photo], backbone: Backbone, scale: float = 1.0
