@@ -4,7 +4,8 @@
 
     python tools/parity.py --models my_model --photos photos/ -o parity.json
 
-Photos are given to the graphs as a portrait, as a strip that is one pixel wide, and with a side of 8,000 pixels.
+Photos are given to the graphs as a portrait, as a strip that is one pixel wide, and with a side of 8,000 pixels (2,000
+where there are several at once).
 Models are exported for photos one by one and four at once, and in variants that find no box, one, and up to 100.
 ``--small`` runs everything on tiny networks and photos, to try the program.
 """
@@ -105,8 +106,10 @@ TINY = {
     )
 }
 #: ``(height, width)`` of the photos.
-SHAPES = {"portrait": (960, 720), "1 px wide": (700, 1), "8,000 px": (5000, 8000)}
-SMALL_SHAPES = {"portrait": (90, 60), "1 px wide": (70, 1), "8,000 px": (120, 200)}
+SHAPES = {"portrait": (960, 720), "1 px wide": (700, 1), "2,000 px": (1250, 2000), "8,000 px": (5000, 8000)}
+SMALL_SHAPES = {"portrait": (90, 60), "1 px wide": (70, 1), "2,000 px": (90, 150), "8,000 px": (120, 200)}
+#: The shape that is given in batches alone, and the one that is given one by one.
+IN_BATCHES, ALONE = "2,000 px", "8,000 px"
 #: Most boxes of a photo, and the least score of each: no box has a score of 1.
 VARIANTS = {"no box": (100, 1.0), "1 box": (1, 0.0), "100 boxes": (100, 0.0)}
 #: What is exported, since each takes a minute: format, photos at once, and one of the variants.
@@ -181,6 +184,8 @@ def compared(
         for runtime in (reader.registry_name for reader in readers(format) if reader.is_installed()):
             exported = open_exported(place, runtime=runtime)
             for shape, of_shape in photos.items():
+                if shape == (ALONE if batch > 1 else IN_BATCHES):
+                    continue
                 measured = verify(variant, exported, of_shape[:batch], min_score, search=False)
                 yield Cell(name, runtime, batch, boxes, shape, measured)
 

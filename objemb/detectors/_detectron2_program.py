@@ -77,7 +77,9 @@ class Detectron2Program(DetectionProgram):
         padded = cast(tuple[int, int], tuple((s + self.multiple - 1) // self.multiple * self.multiple for s in size))
         extent, inner = (lengths(cast(tuple[int, int], s), photos)[None].double() for s in ((height, width), size))
         none = torch.zeros_like(extent)
-        pixels = torch.cat([resized_parts(p, none, extent, inner, none, padded) for p in photos.unbind()])
+        pixels = torch.cat(
+            [resized_parts(p, none, extent, inner, none, padded, as_pillow=True) for p in photos.unbind()]
+        )
         rows, columns = (torch.arange(n, device=photos.device) for n in padded)
         inside = (rows < inner[0, 0])[:, None] & (columns < inner[0, 1])
         return torch.where(inside, self.normalised(pixels / 255), 0.0), inner[0].float()

@@ -18,8 +18,10 @@ class ResizeProgram(nn.Module):
     A detector multiplies each side of a photo by the float64 ``min(shorter / min(H, W), longer / max(H, W))`` and
     rounds down. In the float32 of many runtimes, the result would often be a pixel off, so the sides are computed here
     in integers as ``H * m // s``, where ``m / s`` is the smaller of the two quotients. The two differ if ``H * m / s``
-    is an integer N that float64 falls short of, so that rounding down yields ``N - 1``, see :func:`_shortfalls`. Such a
-    side keeps the padding of N: one more row of cells if ``N - 1`` is a multiple of ``multiple``.
+    is an integer N that float64 falls short of, so that rounding down yields ``N - 1``, see :func:`_shortfalls`.
+
+    The number of rows and columns of cells is read from these tensors. As expressions of H and W, the lengths of all
+    maps would be nested quotients, over which a tracer spends half of its time.
 
     Args:
         shorter: Target length of the shorter side of a photo, in pixels.
@@ -58,10 +60,8 @@ class ResizeProgram(nn.Module):
             float32 ``(B, 3, h, w)``, RGB, normalised, and the float32 ``(2,)`` height and width of the photo within it.
         """
         count, height, width, _ = photos.shape
-        short, long = _min(height, width), _max(height, width)
-        sides = [_max(1, _min(side * self.shorter // short, side * self.longer // long)) for side in (height, width)]
-        padded = [(side + self.multiple - 1) // self.multiple * self.multiple for side in sides]
-        size = self._size((height, width), (short, long))
+        size = self._size((height, width), (_min(height, width), _max(height, width)))
+        padded = [self.multiple * cells for cells in self._cells((height, width), size)]
         # runtimes vectorise over the last axis, which is therefore a long one rather than the three channels
         rows = _resampled(photos.flatten(2), height, size[0], padded[0]).reshape(count, padded[0], width, 3)
         columns = _resampled(rows.permute(0, 2, 3, 1).flatten(2), width, size[1], padded[1])
@@ -69,6 +69,19 @@ class ResizeProgram(nn.Module):
         inside = ((_places(padded[0], size)[:, None] < size[0]) & (_places(padded[1], size) < size[1])).float()
         normalised = (pixels * self.factor + self.offset) * inside
         return (normalised + self.colour * (1 - inside) if self.has_colour else normalised), size
+
+    def _cells(self, sides: tuple[int, int], size: Tensor) -> tuple[int, int]:
+        """Rows and columns of cells of ``multiple`` pixels that hold a photo of ``size`` in the network."""
+        if not any(isinstance(side, torch.SymInt) for side in sides):  # known, and known to remain so when traced
+            factor = min(self.shorter / min(sides), self.longer / max(sides))
+            rows, columns = (max(1, math.ceil(int(side * factor) / self.multiple)) for side in sides)
+            return rows, columns
+        cells = (size.long() + (self.multiple - 1)) // self.multiple
+        rows, columns = (cast(int, number.item()) for number in cells)
+        for number in (rows, columns):
+            torch._check(number >= 1)
+            torch._check(number <= self.longer // self.multiple + 1)
+        return rows, columns
 
     def _size(self, sides: tuple[int, int], extremes: tuple[int, int]) -> Tensor:
         """float32 ``(2,)``: height and width at which a photo enters the network."""

@@ -126,9 +126,10 @@ def _write_onnx(
             input_names=[spec.name for spec in traced.inputs],
             output_names=[spec.name for spec in traced.outputs],
             verbose=False,
-            optimize=True,
+            optimize=False,
         )
     assert program is not None  # as with dynamo=True
+    _simplify(program.model)
     model = program.model_proto
     _stop_early(model, traced.used)
     if precision == "fp16":
@@ -140,6 +141,30 @@ def _write_onnx(
     for key, value in about.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, file)
+
+
+def _simplify(model: Any) -> None:
+    """Compute what is constant, leave out what is unused or there twice, and replace known patterns by less.
+
+    The exporter's own optimisation does the same, but looks for patterns first, twice, at every node that is left out
+    later: a sixth of the time of an export.
+
+    Args:
+        model: An ``onnx_ir.Model``, changed in place.
+    """
+    from onnx_ir.passes import common
+    from onnxscript import optimizer, rewriter
+
+    optimizer.fold_constants(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.LiftSubgraphInitializersToMainGraphPass()(model)
+    common.DeduplicateInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    rewriter.rewrite(model)
+    optimizer.fold_constants(model)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
 
 
 def _stop_early(model: ModelProto, used: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch's antialiased resize of bytes as matrix products, for programs that are traced."""
+"""PyTorch's and Pillow's antialiased resize of bytes as matrix products, for programs that are traced."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
 
 #: PyTorch's weights for bytes are integers below the first number, divided by a power of two with at most the second as
 #: exponent.
 WEIGHT_LIMIT, WEIGHT_BITS = 1 << 15, 22
+#: Pillow's always have that exponent, so that its weights, up to 1, are below this.
+PILLOW_LIMIT = (1 << WEIGHT_BITS) + 1
 #: Number of pixels of a photo that are resized at a time, but at least one row.
 AT_A_TIME = 1 << 22
 #: More blocks than can be: a tracer would put the limit beyond 64 bits, where ONNX has no number.
@@ -18,9 +19,15 @@ MAX_BLOCKS = 1 << 40
 
 
 def resized_parts(
-    photo: Tensor, begin: Tensor, stop: Tensor, sizes: Tensor, first: Tensor, canvas: tuple[int, int]
+    photo: Tensor,
+    begin: Tensor,
+    stop: Tensor,
+    sizes: Tensor,
+    first: Tensor,
+    canvas: tuple[int, int],
+    as_pillow: bool = False,
 ) -> Tensor:
-    """Resize parts of a photo onto canvases of one size, with rounding to bytes after each axis, as in PyTorch.
+    """Resize parts of a photo onto canvases of one size, with rounding to bytes after each axis, as in both.
 
     A loop reads the pixels of one part after the other, some rows at a time, so that time and memory do not depend on
     the rest of the photo, and memory does not depend on the size of the parts. Positions and sizes are integers in
@@ -33,57 +40,78 @@ def resized_parts(
         sizes: The size that each part is resized to.
         first: The position of the resized part on its canvas.
         canvas: Height and width of the canvases.
+        as_pillow: Whether to resize as Pillow does, whose weights have more bits, with sums in float64, which are
+            exact, as its integers are. They take twice the time.
 
     Returns:
         float32 ``(M, 3, height, width)``, integers from 0 to 255; 0 outside of the resized part.
     """
-    height, width = photo.shape[:2]
-    rows = cast(int, torch.sym_max(1, AT_A_TIME // width))
-    blocks = height // rows + 2  # two at least: a tracer takes an axis of one for a constant
-    starts = torch.arange(blocks, device=photo.device) * rows
+    limit, dtype = (PILLOW_LIMIT, torch.float64) if as_pillow else (WEIGHT_LIMIT, torch.float32)
+    blocks = photo.shape[0] // _at_a_time(photo) + 2  # two at least: a tracer takes an axis of one for a constant
+    starts = torch.arange(blocks, device=photo.device) * _at_a_time(photo)
     needed = (starts < stop[:, :1] - begin[:, :1]).nonzero()
     torch._check(needed.shape[0] <= MAX_BLOCKS)
     owners, starts = needed[:, 0], starts[needed[:, 1]]
     count = torch.ones_like(owners).sum()
     parts = torch.cat([begin, stop], dim=1).long()
 
-    def is_left(number: Tensor, _: Tensor) -> Tensor:
+    def is_left(number: Tensor, _: Tensor, count: Tensor, *__: Tensor) -> Tensor:
         return number < count
 
-    def add_block(number: Tensor, resized: Tensor) -> tuple[Tensor, Tensor]:
+    def add_block(
+        number: Tensor,
+        resized: Tensor,
+        _: Tensor,
+        photo: Tensor,
+        owners: Tensor,
+        starts: Tensor,
+        parts: Tensor,
+        sizes: Tensor,
+        first: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        (height, width), rows = photo.shape[:2], _at_a_time(photo)
         owner, start = owners[number[None]], starts[number[None]][0]
         top, left, bottom, right = parts[owner][0].unbind()
         size, corner = sizes[owner][0], first[owner][0]
         y = _slice(top + start, torch.minimum(top + start + rows, bottom), height)
-        block = photo[y, _slice(left, right, width)].permute(2, 0, 1).float()
-        across = _rounded(block @ _weights(block.shape[2], size[1], corner[1], canvas[1]).T)
-        down = _weights(cast(int, (bottom - top).item()), size[0], corner[0], canvas[0])
+        block = photo[y, _slice(left, right, width)].permute(2, 0, 1).to(dtype)
+        across = _rounded(block @ _weights(block.shape[2], size[1], corner[1], canvas[1], limit).to(dtype).T)
+        down = _weights(cast(int, (bottom - top).item()), size[0], corner[0], canvas[0], limit).to(dtype)
         down = down.index_select(1, start + torch.arange(block.shape[1], device=photo.device))
         return number + 1, resized.index_put((owner,), (down @ across)[None], accumulate=True)
 
-    state = torch.zeros_like(count), torch.zeros((begin.shape[0], 3, *canvas), device=photo.device)
+    state = torch.zeros_like(count), torch.zeros((begin.shape[0], 3, *canvas), dtype=dtype, device=photo.device)
+    others = count, photo, owners, starts, parts, sizes, first
     if torch.compiler.is_compiling():
-        state = while_loop(is_left, add_block, state)
-    else:  # the same, which PyTorch would compile first
-        while is_left(*state):
-            state = add_block(*state)
-    return _rounded(state[1])
+        # the operator itself, whose functions get all that they read: the function around it would find that out by
+        # compiling them first, which takes as long as the rest of a small network
+        state = torch.ops.higher_order.while_loop(is_left, add_block, state, others)
+    else:
+        while is_left(*state, *others):
+            state = add_block(*state, *others)
+    return _rounded(state[1]).float()
 
 
-def _weights(length: int, size: Tensor, first: Tensor, canvas: int) -> Tensor:
+def _at_a_time(photo: Tensor) -> int:
+    """Number of rows of a photo that are resized at a time."""
+    return cast(int, torch.sym_max(1, AT_A_TIME // photo.shape[1]))
+
+
+def _weights(length: int, size: Tensor, first: Tensor, canvas: int, limit: int) -> Tensor:
     """Weights of the pixels along one axis of a part for each position along the same axis of its canvas.
 
     They are those of :func:`objemb.ops.images.resize`: a triangle that spans two pixels of the part, or of the result
-    if these are larger, rounded to PyTorch's 16-bit integers.
+    if these are larger, rounded to integers below ``limit``, divided by a power of two.
 
     Args:
         length: Number of pixels of the part.
         size: float64 ``()``: number of positions that it is resized to.
         first: float64 ``()``: the first of these positions.
         canvas: Total number of positions; weights are zero outside of the resized part.
+        limit: First integer that is above all weights.
 
     Returns:
-        float32 ``(canvas, length)``.
+        float64 ``(canvas, length)``.
     """
     scale = length / size
     places = torch.arange(canvas, dtype=torch.float64, device=size.device) - first
@@ -93,8 +121,8 @@ def _weights(length: int, size: Tensor, first: Tensor, canvas: int) -> Tensor:
     weights = (1 - distances.abs() / scale.clamp(min=1.0)).clamp(min=0) * filled
     weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
     largest = weights.amax(dim=(0, 1)).clamp(min=1e-6)
-    steps = 2.0 ** ((WEIGHT_LIMIT - 0.5) / largest).log2().floor().clamp(max=WEIGHT_BITS)
-    return ((weights * steps + 0.5).floor() / steps).float()
+    steps = 2.0 ** ((limit - 0.5) / largest).log2().floor().clamp(max=WEIGHT_BITS)
+    return (weights * steps + 0.5).floor() / steps
 
 
 def _slice(first: Tensor, last: Tensor, length: int) -> slice:

@@ -82,7 +82,7 @@ def test_openvino(
     monkeypatch.setattr(export_run, "traced", lambda *_: graphs)
     monkeypatch.setattr(writers, "_write_onnx", lambda _graph, file, *_: shutil.copyfile(folder / file.name, file))
     settings = ExportSettings(format="openvino", max_detections=4)
-    found = export_model(model, tmp_path / "openvino", settings, photos=photos[:2])
+    found = export_model(model, tmp_path / "openvino", settings, photos=photos[:1])
     assert list(found) == ["openvino"]
     assert found["openvino"].matched > 0
     assert sorted(p.name for p in (tmp_path / "openvino").iterdir()) == [

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from objemb.ops import byte_resize
 from objemb.ops.byte_resize import resized_parts
@@ -36,6 +38,16 @@ def test_it_is_the_resize_of_bytes(
     outside = torch.ones(canvas, dtype=torch.bool)
     outside[first[0] : first[0] + size[0], first[1] : first[1] + size[1]] = False
     assert not found[:, outside].any()
+
+
+@pytest.mark.parametrize("size", [(12, 20), (46, 37), (60, 41), (8, 1)])
+def test_it_is_the_resize_of_pillow(size: tuple[int, int]) -> None:
+    """To the byte, also where results lie half between two."""
+    photo = torch.randint(0, 256, (24, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    none = sides((0, 0))
+    found = resized_parts(photo, none, sides((24, 40)), sides(size), none, size, as_pillow=True)[0]
+    expected = Image.fromarray(photo.numpy()).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
 def test_several_parts_at_once() -> None:
