@@ -20,8 +20,10 @@ class ResizeProgram(nn.Module):
     in integers as ``H * m // s``, where ``m / s`` is the smaller of the two quotients. The two differ if ``H * m / s``
     is an integer N that float64 falls short of, so that rounding down yields ``N - 1``, see :func:`_shortfalls`.
 
-    The number of rows and columns of cells is read from these tensors. As expressions of H and W, the lengths of all
-    maps would be nested quotients, over which a tracer spends half of its time.
+    The number of rows and columns of cells is read from these tensors, unless ``reads`` is unset. As expressions of H
+    and W, the lengths of all maps are nested quotients, over which a tracer spends half of its time; but a network that
+    decides by lengths, as one with padding to the same size does, can only be traced with these. Then a side that falls
+    short keeps the padding of N: one more row of cells if ``N - 1`` is a multiple of ``multiple``.
 
     Args:
         shorter: Target length of the shorter side of a photo, in pixels.
@@ -49,6 +51,7 @@ class ResizeProgram(nn.Module):
         for name, values in {"factor": 1 / (255 * std), "offset": -mean / std, "colour": colour}.items():
             self.register_buffer(name, values.clone().float()[:, None, None], persistent=False)
         self.has_colour = bool(colour.any())
+        self.reads = True
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """The input of a network.
@@ -75,6 +78,11 @@ class ResizeProgram(nn.Module):
         if not any(isinstance(side, torch.SymInt) for side in sides):  # known, and known to remain so when traced
             factor = min(self.shorter / min(sides), self.longer / max(sides))
             rows, columns = (max(1, math.ceil(int(side * factor) / self.multiple)) for side in sides)
+            return rows, columns
+        if not self.reads:
+            short, long = _min(*sides), _max(*sides)
+            lengths = (_max(1, _min(side * self.shorter // short, side * self.longer // long)) for side in sides)
+            rows, columns = ((length + self.multiple - 1) // self.multiple for length in lengths)
             return rows, columns
         cells = (size.long() + (self.multiple - 1)) // self.multiple
         rows, columns = (cast(int, number.item()) for number in cells)
