@@ -52,6 +52,9 @@ class FasterRcnn(Rcnn):
         sampling_ratio: RoI align averages ``sampling_ratio x sampling_ratio`` values per cell; training on a CPU is
             faster with 1.
         proposals: Maximum number of proposals per photo for the box head.
+        proposal_batch_per_image: Number of anchors sampled per photo for the losses of the proposals, at most half of
+            them on objects. Where a small photo has one object, two or three anchors are; among 256 others they count
+            for little, and a smaller number lets the proposals learn.
         box_batch_per_image: Number of proposals sampled per photo for the losses, at most a quarter of them foreground.
         score_threshold: Boxes with lower scores are not detected. The default is low, because region sources select.
         nms_iou: IoU above which the lower-scoring of two boxes *of the same class* is dropped.
@@ -80,6 +83,7 @@ class FasterRcnn(Rcnn):
         box_width: int = 1024,
         sampling_ratio: int = 2,
         proposals: int = 1000,
+        proposal_batch_per_image: int = 256,
         box_batch_per_image: int = 512,
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
@@ -111,6 +115,7 @@ class FasterRcnn(Rcnn):
             box_nms_thresh=checks.between("nms_iou", nms_iou, 0, 1),
             box_detections_per_img=checks.whole("max_detections", max_detections),
             box_batch_size_per_image=checks.whole("box_batch_per_image", box_batch_per_image),
+            rpn_batch_size_per_image=checks.whole("proposal_batch_per_image", proposal_batch_per_image),
             **_candidates(checks.whole("proposals", proposals)),
         )
         self._set_scales()

@@ -183,6 +183,7 @@ def test_a_trunk_starts_from_a_detector(tmp_path: Path, detector: FasterRcnn) ->
         ({"anchor_sizes": [[24, 32], [48, -1], [96, 150]]}, "anchor_sizes: expected a number above 0, found -1"),
         ({"anchor_sizes": [[24, 32], 48, 96]}, r"equally many for each level.*found \[\[24, 32\], 48, 96\]"),
         ({"proposals": 0}, "proposals"),
+        ({"proposal_batch_per_image": 0}, "proposal_batch_per_image"),
         ({"weights": "nothing.pth"}, "expected a file or a model folder, found no file"),
     ],
 )
@@ -200,6 +201,18 @@ def test_stays_in_eval_mode(detector: FasterRcnn) -> None:
     assert not any(m.training for m in detector.train().modules())
     assert detector.decode_side() == 96
     assert tiny(classes=["cup", "pot"]).classes == ("cup", "pot")
+
+
+def test_a_single_object_counts_for_more_among_fewer_anchors() -> None:
+    """The loss of its box is a sum over its anchors, divided by the number of all that were sampled."""
+    photo, truth = random_photo(64, 96), [Regions(torch.tensor([[8.0, 8.0, 40.0, 36.0]]), (64, 96))]
+    losses = {}
+    for count in (16, 64):
+        few = tiny(proposal_batch_per_image=count, anchor_sizes=[32, 64, 96])
+        seen = few.preprocess([photo])
+        losses[count] = few.proposal_losses(seen, few.features(seen), truth)["loss_rpn_box_reg"]
+    assert losses[16] > 0
+    torch.testing.assert_close(losses[16], 4 * losses[64])
 
 
 def test_proposals_are_in_pixels_of_the_photo(detector: FasterRcnn) -> None:
