@@ -13,7 +13,9 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import patch
 
 #: Names of users that a server can run as where the tests run as root, which PostgreSQL refuses.
 UNPRIVILEGED = ("postgres", "nobody")
@@ -112,3 +114,26 @@ def postgres() -> Postgres | None:
 
     atexit.register(end)
     return server
+
+
+def local_addresses(names: Iterable[str], place: Path, stack: contextlib.ExitStack) -> dict[str, str]:
+    """Where indexes lie in a folder, by store, ``folder`` included, while what serves them runs in this process or
+    beside it: until the stack is closed. Those of an earlier call are there again.
+
+    Args:
+        names: Stores. Qdrant is the engine of its client, in this process.
+        place: The folder.
+        stack: Ends the servers.
+    """
+    place.chmod(0o755)  # PostgreSQL may run as another user
+    addresses = {"folder": f"{place}/folder", "lance": f"lance:{place}/lance", "qdrant": "qdrant://localhost/rows"}
+    if "postgresql" in names:
+        server = Postgres(place / "postgresql")
+        stack.callback(server.stop)
+        addresses["postgresql"] = server.address("rows")
+    if "qdrant" in names:
+        import qdrant_client
+
+        held = qdrant_client.QdrantClient(path=str(place / "qdrant"))
+        stack.enter_context(patch("objemb.index.stores.qdrant.connect", lambda address: held))
+    return {name: addresses[name] for name in names}
