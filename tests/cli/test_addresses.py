@@ -10,6 +10,7 @@ import pytest
 import objemb
 from tests.cli.conftest import Run, parsed
 from tests.index.stores.servers import postgres
+from tests.search.test_blocks import Here
 
 
 @pytest.fixture(
@@ -88,6 +89,19 @@ def test_commands(
     assert (copied["copied"], copied["compared"]) == (6, 6)
     assert "the old generation was deleted" in run("migrate", address, "--drop-old").output
     assert "is not there" in run("migrate", address, "--cancel").output
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact")
+def test_photos_that_others_describe(
+    run: Run, photos: Path, model: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("objemb.search.executors.base.executor_of", lambda where: Here())
+    command = ("index", photos, "-o", address, "--model", model, "--boxes", tmp_path / "boxes.json", "--json")
+    report = parsed(run(*command, "--on", "processes=2", "--block-size", 4))
+    assert (report["added"], report["images"], report["regions"]) == (6, 6, 12)
+    assert parsed(run(*command))["unchanged"] == 6
+    assert not list(tmp_path.glob("*.blocks"))
 
 
 def test_nothing_is_there(run: Run, address: str) -> None:

@@ -79,6 +79,7 @@ def test_a_cluster_that_loses_a_node(
         assert sorted(Index.open(index).stamps()) == sorted(f"{n}.png" for n in range(24))
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")  # once for all that follows
+        monkeypatch.setattr("objemb.search.executors.ray.TASK_RETRIES", 1)  # a worker takes seconds to start
         check(Ray(), tmp_path)
     finally:
         ray.shutdown()
