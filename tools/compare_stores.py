@@ -6,7 +6,7 @@ The photos of each set are described once, and put into an index in a folder and
 asks for all photos in order, exactly. Lists are the same if photos, scores to the last bit, and both boxes of every hit
 are.
 Prints a table in Markdown; the exit code is 1 if a list differs. PostgreSQL is the server of the package pgserver,
-Qdrant the engine of its client, in memory.
+Qdrant is Qdrant Edge, the core of its server.
 """
 
 from __future__ import annotations

@@ -121,19 +121,19 @@ def local_addresses(names: Iterable[str], place: Path, stack: contextlib.ExitSta
     beside it: until the stack is closed. Those of an earlier call are there again.
 
     Args:
-        names: Stores. Qdrant is the engine of its client, in this process.
+        names: Stores. Qdrant is Qdrant Edge, the core of its server, in this process.
         place: The folder.
         stack: Ends the servers.
     """
     place.chmod(0o755)  # PostgreSQL may run as another user
-    addresses = {"folder": f"{place}/folder", "lance": f"lance:{place}/lance", "qdrant": "qdrant://localhost/rows"}
+    addresses = {"folder": f"{place}/folder", "lance": f"lance:{place}/lance", "qdrant": "qdrant://localhost/benchmark"}
     if "postgresql" in names:
         server = Postgres(place / "postgresql")
         stack.callback(server.stop)
-        addresses["postgresql"] = server.address("rows")
+        addresses["postgresql"] = server.address("benchmark")
     if "qdrant" in names:
-        import qdrant_client
+        from tests.index.stores.edge import EdgeClient
 
-        held = qdrant_client.QdrantClient(path=str(place / "qdrant"))
+        held = stack.enter_context(contextlib.closing(EdgeClient(place / "qdrant")))
         stack.enter_context(patch("objemb.index.stores.qdrant.connect", lambda address: held))
     return {name: addresses[name] for name in names}

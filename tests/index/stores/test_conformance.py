@@ -62,3 +62,21 @@ class TestQdrant(Conformance):
         server = self.server or "http://localhost"
         base = server.replace("https:", "qdrant+https:", 1).replace("http:", "qdrant:", 1)
         return f"{base}/t{uuid.uuid4().hex}"
+
+
+@pytest.mark.qdrant
+class TestQdrantEdge(Conformance):
+    """The core of Qdrant's server in this process, with indexes of payloads and vectors."""
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("qdrant_client")
+        pytest.importorskip("qdrant_edge")
+        from tests.index.stores.edge import EdgeClient
+
+        held = EdgeClient(tmp_path / "edge")
+        monkeypatch.setattr(held, "close", lambda: None)
+        monkeypatch.setattr("objemb.index.stores.qdrant.connect", lambda address: held)
+
+    def new_address(self) -> str:
+        return f"qdrant://localhost/t{uuid.uuid4().hex}"

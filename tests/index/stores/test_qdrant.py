@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ pytestmark = [
     pytest.mark.qdrant,
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact"),
 ]
+TOOL = Path(__file__).parents[3] / "tools" / "torture_engines.py"
 OLD, NEW = photo("a", unit(np.random.default_rng(0), 5)), photo("a", unit(np.random.default_rng(1), 4))
 
 
@@ -153,3 +158,14 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert address is not None
     qdrant.connect(address)
     assert (seen["url"], seen["api_key"]) == ("https://[::1]:7000", "hidden")
+
+
+def test_killed_writers_leave_whole_photos() -> None:
+    pytest.importorskip("qdrant_client")
+    pytest.importorskip("qdrant_edge")
+    command = [sys.executable, str(TOOL), "--qdrant", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)["qdrant"]
+    assert (report["kills"], report["failed"]) == (2, 0)
+    assert report["batches"] > 2
