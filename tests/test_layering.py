@@ -45,7 +45,9 @@ DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 # Classes of Detectron2 and Lightning have to be subclassed, hence private files, themselves imported inside functions.
 DETECTRON2 = {
     f"detectors/_detectron2_{name}.py"
-    for name in ("boxes", "config", "exchange", "heads", "lazy", "losses", "network", "program", "trunk", "weights")
+    for name in (
+        *("boxes", "config", "exchange", "heads", "lazy", "losses", "network", "program", "script", "trunk", "weights"),
+    )
 }
 TRAINING = "training/_detectron2.py"
 LIGHTNING = "training/_lightning.py"

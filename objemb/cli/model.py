@@ -251,13 +251,21 @@ def to_detectron2(
     model: Annotated[Path, typer.Argument(help="A model folder: a one_pass with a detectron2_rcnn.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to create.")],
+    windows_from_input: Annotated[
+        bool,
+        typer.Option(
+            "--windows-from-input",
+            help="Write a model that cuts windows from photos, too: Detectron2 cuts them from the network's input, and "
+            "vectors differ.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model as Detectron2 opens it: config.yaml and model_final.pth."""
     from objemb.models import load_model
     from objemb.models.detectron2 import write_detectron2
 
-    folder = write_detectron2(load_model(model), output)
+    folder = write_detectron2(load_model(model), output, windows_from_input=windows_from_input)
     if as_json:
         print_json({"model": str(model), "detectron2": str(folder)})
         return

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objemb import checks
 from objemb.describers._one_pass_program import OnePassProgram
-from objemb.describers._windows import window_shapes, windows_around
+from objemb.describers._windows import windows_around
 from objemb.describers.base import RowOfRegions
 from objemb.describers.capabilities import BoxEmbedder
 from objemb.detectors.base import Detector
@@ -19,12 +19,15 @@ from objemb.heads.base import Head
 from objemb.layers.precision import computed
 from objemb.ops.boxes import scale
 from objemb.ops.tensors import as_tensor, l2
-from objemb.ops.windows import OCTAVES
+from objemb.ops.windows import OCTAVES, Windows, input_windows, of_other_size, window_shapes
 from objemb.regions.base import RegionSource
 from objemb.regions.detections import Detections
 from objemb.regions.union import Union
 from objemb.registry import plugin
 from objemb.structures import Photo, Regions
+
+#: What windows are cut from.
+WINDOWS_FROM = ("photo", "input")
 
 
 @plugin
@@ -62,6 +65,8 @@ class OnePass(BoxEmbedder):
         object_side: Longer side, in pixels of the network's input, at which the head describes objects; None to
             describe each box at its own size. ``samples`` times the stride of the head's level gives one cell per
             sample.
+        windows_from: What windows are cut from: the ``photo`` as it was decoded, which is finer where it has more
+            pixels, or the network's ``input``, as Detectron2 does, which has no more.
 
     Attributes:
         regions: The selection of boxes, which contains the detector.
@@ -81,6 +86,7 @@ class OnePass(BoxEmbedder):
         nms_iou: float = 0.5,
         max_regions: int = 20,
         object_side: float | None = None,
+        windows_from: str = "photo",
         beside: Sequence[RegionSource] | None = None,
         fill_to: int | None = None,
     ) -> None:
@@ -99,6 +105,7 @@ class OnePass(BoxEmbedder):
         self.levels = head.connect(detector.levels(), detector.pyramid)
         self.head = head
         self.object_side = None if object_side is None else checks.positive("object_side", object_side)
+        self.windows_from = checks.one_of("windows_from", windows_from, WINDOWS_FROM)
 
     @property
     def detector(self) -> NetworkDetector:
@@ -116,6 +123,11 @@ class OnePass(BoxEmbedder):
 
     def program(self, max_detections: int, row: RowOfRegions | None = None) -> OnePassProgram:
         """See :meth:`Describer.program`."""
+        if self.object_side is not None and self.windows_from != "photo":
+            raise TypeError(
+                "windows_from: expected photo in a model that is exported, found input; build the model with "
+                "describer.windows_from=photo, whose vectors of objects of other sizes differ"
+            )
         return OnePassProgram(self, tuple(self.levels), max_detections, row, self.object_side, self._multiple, OCTAVES)
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
@@ -157,11 +169,15 @@ class OnePass(BoxEmbedder):
     def pass_shapes(self, photo: Photo, regions: Regions) -> Hashable:
         """See :meth:`Describer.pass_shapes`: windows, and the photo if a box is described in it."""
         decoded = photo.pixels.shape[1], photo.pixels.shape[2]
-        apart = self._apart([_in_network(regions, self.detector.network_size(decoded))]).tolist()
+        seen = self.detector.network_size(decoded)
+        boxes = _in_network(regions, seen)
+        apart = self._apart([boxes]).tolist()
         in_photo = None if all(apart) else (decoded, len(apart) - sum(apart))
         if self.object_side is None:
             return in_photo
-        return in_photo, tuple(window_shapes(photo, regions, apart, self.object_side, self._multiple))
+        if self.windows_from == "photo":
+            seen, boxes = decoded, scale(as_tensor(regions.boxes), photo.scale)
+        return in_photo, tuple(window_shapes(seen, boxes, apart, self.object_side, self._multiple))
 
     def _sampled(
         self,
@@ -183,12 +199,28 @@ class OnePass(BoxEmbedder):
                 numbers = numbers[len(samples) :]
         if self.object_side is None or not apart.any():
             return
-        mean, multiple = self.detector.mean, self._multiple
-        for windows in windows_around(photos, regions, apart.tolist(), self.object_side, mean, multiple):
-            window_batch = self.detector.normalised(windows.pixels.to(device))
-            maps = computed(device, self.detector.maps, window_batch, self.levels)
+        for windows, of_windows in self._windows(photos, regions, boxes, batch, apart.tolist(), self.object_side):
+            maps = computed(device, self.detector.maps, of_windows, self.levels)
             for samples in self.head.sampled([maps[name] for name in self.levels], list(windows.boxes[:, None])):
                 yield torch.tensor(windows.numbers), samples
+
+    def _windows(
+        self,
+        photos: Sequence[Photo],
+        regions: Sequence[Regions],
+        boxes: Sequence[Tensor],
+        batch: NetworkInput,
+        chosen: Sequence[bool],
+        side: float,
+    ) -> Iterator[tuple[Windows, NetworkInput]]:
+        """Windows of the chosen boxes, and the same as input of the network."""
+        if self.windows_from == "input":
+            for windows in input_windows(batch.tensors, batch.image_sizes, boxes, chosen, side, self._multiple):
+                size = (windows.pixels.shape[2], windows.pixels.shape[3])
+                yield windows, NetworkInput(windows.pixels, [size] * len(windows.pixels))
+            return
+        for windows in windows_around(photos, regions, chosen, side, self.detector.mean, self._multiple):
+            yield windows, self.detector.normalised(windows.pixels.to(batch.tensors.device))
 
     @property
     def _multiple(self) -> int:
@@ -198,11 +230,10 @@ class OnePass(BoxEmbedder):
 
     def _apart(self, boxes: Sequence[Tensor]) -> Tensor:
         """bool ``(sum of N,)``: whether each box, in pixels of the network's input, is described from a window."""
-        sides = torch.cat([torch.zeros(0), *((b[:, 2:] - b[:, :2]).amax(dim=1) for b in boxes)])
+        every = torch.cat([torch.zeros(0, 4), *boxes])
         if self.object_side is None:
-            return torch.zeros_like(sides, dtype=torch.bool)
-        apart: Tensor = (sides / self.object_side).log2().abs() > OCTAVES
-        return apart
+            return torch.zeros(len(every), dtype=torch.bool)
+        return of_other_size(every, self.object_side)
 
     def _batches(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> Iterator[list[int]]:
         """Indices of the photos of each forward pass: either all with given boxes or all without."""

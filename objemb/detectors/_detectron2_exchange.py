@@ -63,6 +63,7 @@ def one_pass_settings(
         "nms_iou": 1.0,  # that of the detector, class by class, is part of its config
         "max_regions": found.max_regions,
         "object_side": found.object_side or None,
+        "windows_from": "input",
     }
     labels = f"{len(names)} names of {'--classes' if classes is not None else 'the config'}" if names else "numbers"
     return describer, {

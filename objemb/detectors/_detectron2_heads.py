@@ -39,6 +39,7 @@ from objemb.detectors._detectron2_windows import samples_at_one_size
 from objemb.detectors.capabilities import TRUNK
 from objemb.heads.base import Head, is_scripting
 from objemb.losses.distillation import cosine_loss, l2_loss, relational_loss
+from objemb.ops.windows import cut, input_window, of_other_size
 
 if TYPE_CHECKING:
     from detectron2.layers import ShapeSpec
@@ -166,6 +167,8 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
         self.embedding_loss_weight = embedding_loss_weight
         self.embedding_proposals = embedding_proposals
         self.embedding_object_side = float(embedding_object_side)
+        self.embedding_lower: torch.nn.Module | None = None  # of a copy that TorchScript compiles
+        self.embedding_multiple = 0
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, object]:
@@ -212,15 +215,38 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
         """See ``ROIHeads.forward_with_given_boxes``."""
         instances = self.plain_given_boxes(features, instances)
         boxes = [i.pred_boxes.tensor for i in instances]
-        if is_scripting():
-            vectors = self.embedding_head([features[name] for name in self.embedding_in_features], boxes)
+        sizes = [i.image_size for i in instances]
+        if is_scripting():  # noqa: SIM108  # TorchScript leaves out the other branch of a statement only
+            vectors = self.scripted(features, boxes, sizes)
         else:
-            vectors = self.described(features, boxes, [i.image_size for i in instances])
+            vectors = self.described(features, boxes, sizes)
         start = 0
         for of_image in instances:
             of_image.pred_embeddings = vectors[start : start + len(of_image)]
             start += len(of_image)
         return instances
+
+    def scripted(self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        """As :meth:`described`, in TorchScript: one window after the other."""
+        vectors: Tensor = self.embedding_head([features[name] for name in self.embedding_in_features], boxes)
+        if self.embedding_lower is not None:
+            rows: list[Tensor] = []
+            for number, of_image in enumerate(boxes):
+                apart = of_other_size(of_image, self.embedding_object_side)
+                for box in range(len(of_image)):
+                    if bool(apart[box]):
+                        corners: list[float] = of_image[box].tolist()
+                        window = cut(sizes[number], corners, self.embedding_object_side, self.embedding_multiple)
+                        height, width = sizes[number]
+                        pixels = input_window(features["input"][number, :, :height, :width], window)
+                        x1, y1, x2, y2 = window.box
+                        inside = torch.tensor([[x1, y1, x2, y2]], device=of_image.device)
+                        rows.append(self.embedding_head(self.embedding_lower(pixels[None]), [inside])[0])
+                    else:
+                        rows.append(vectors[len(rows)])
+            if len(rows) > 0:
+                vectors = torch.stack(rows)
+        return vectors
 
     @torch.jit.unused
     def described(
@@ -261,9 +287,7 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
                 "MODEL.META_ARCHITECTURE: expected EmbeddingRCNN or EmbeddingPanopticFPN, whose backbone describes "
                 "windows at OBJECT_SIDE, found another network; add_embedding_head_config sets it"
             )
-        names = self.embedding_in_features
-        below = set(names) <= set(trunk_levels(backbone))
-        pyramids = [] if below else [shape.stride for shape in backbone.output_shape().values()]
+        names, multiple = self.embedding_in_features, self.window_multiple()
         numbers: list[Tensor] = []
 
         def lower(pixels: Tensor) -> list[Tensor]:
@@ -271,7 +295,6 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
             return [found[name] for name in names]
 
         def blocks() -> Iterator[Tensor]:
-            multiple = max(16, *head.strides, *pyramids)
             for of_block, samples in samples_at_one_size(
                 head, maps, lower, features[INPUT], sizes, boxes, self.embedding_object_side, multiple
             ):
@@ -280,6 +303,14 @@ class WithEmbeddings(ROIHeads):  # type: ignore[misc]  # no types
 
         vectors = head.vectors(blocks(), unit=unit)
         return vectors[torch.cat(numbers).argsort()]
+
+    @torch.jit.unused
+    def window_multiple(self) -> int:
+        """Sides of windows are multiples of this, as the levels of a feature pyramid require, see ``OnePass``."""
+        backbone, names = self.__dict__["_backbone"], self.embedding_in_features
+        shapes, trunk = backbone.output_shape(), trunk_levels(backbone)
+        levels = () if set(names) <= set(trunk) else (*names, *self.in_features, *trunk)
+        return int(max(16, *self.embedding_head.strides, *(shapes[name].stride for name in levels)))
 
     @torch.jit.unused
     def _loss(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,7 +18,9 @@ from objemb.ops.grid import lengths
 from objemb.ops.tensors import padded_rows, rows_where
 
 if TYPE_CHECKING:
-    from detectron2.modeling import GeneralizedRCNN
+    from detectron2.modeling import GeneralizedRCNN, ROIHeads
+    from detectron2.modeling.poolers import ROIPooler
+    from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
 #: Scores of what is no proposal: below all logits, and finite.
 NONE = -1e30
@@ -25,11 +28,19 @@ NONE = -1e30
 SHIFT = 1e-8
 
 
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """The box head of one stage: features of pooled boxes, and the layers that give logits and deltas of these."""
+
+    head: Callable[[Tensor], Tensor]
+    predictor: FastRCNNOutputLayers
+
+
 class Detectron2Program(DetectionProgram):
     """Region proposals and box heads of Detectron2's ``GeneralizedRCNN``, tensor for tensor (see
-    ``detectron2.modeling.proposal_generator.proposal_utils.find_top_rpn_proposals``, ``poolers.ROIPooler`` and
-    ``roi_heads.fast_rcnn.fast_rcnn_inference_single_image``), but for what no tracer can follow: numbers of boxes that
-    decide what is computed.
+    ``detectron2.modeling.proposal_generator.proposal_utils.find_top_rpn_proposals``, ``poolers.ROIPooler``,
+    ``roi_heads.cascade_rcnn.CascadeROIHeads`` and ``roi_heads.fast_rcnn.fast_rcnn_inference_single_image``), but for
+    what no tracer can follow: numbers of boxes that decide what is computed.
 
     Args:
         network: The network.
@@ -37,29 +48,32 @@ class Detectron2Program(DetectionProgram):
         bgr: Whether the channels of its input are blue, green and red.
 
     Raises:
-        TypeError: Heads that are no ``StandardROIHeads``, or detect rotated boxes; an input that is padded to a square.
+        TypeError: Other heads than ``StandardROIHeads`` and ``CascadeROIHeads``, or rotated boxes.
+        ValueError: The input is padded to a square that it may exceed.
     """
 
     def __init__(self, network: GeneralizedRCNN, sides: tuple[int, int], bgr: bool) -> None:
         super().__init__()
         from detectron2.modeling.proposal_generator.rpn import RPN
-        from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+        from detectron2.modeling.roi_heads import StandardROIHeads
 
         heads = network.roi_heads
-        standard = isinstance(heads, StandardROIHeads) and not isinstance(heads, CascadeROIHeads)
-        if not standard or type(network.proposal_generator) is not RPN:
+        known = isinstance(heads, StandardROIHeads)  # of which a cascade is a kind
+        if not known or type(network.proposal_generator) is not RPN:
             raise TypeError(
-                "detector: expected StandardROIHeads behind an RPN in a Detectron2 network that is exported, found "
-                f"{type(heads).__name__} behind {type(network.proposal_generator).__name__}"
+                "detector: expected StandardROIHeads or CascadeROIHeads behind an RPN in a Detectron2 "
+                f"network that is exported, found {type(heads).__name__} behind "
+                f"{type(network.proposal_generator).__name__}"
             )
-        square = network.backbone.padding_constraints.get("square_size", 0)
-        if square > 0:
-            raise TypeError(
-                "detector: expected a Detectron2 network whose input is padded to a multiple of its stride, found one "
-                f"that pads it to a square of {square} pixels (ViTDet); run it in PyTorch"
+        self.square = int(network.backbone.padding_constraints.get("square_size", 0))
+        if 0 < self.square < sides[1]:
+            raise ValueError(
+                f"detector: expected max_size of at most {self.square}, the square that the input of this Detectron2 "
+                f"network is padded to, found {sides[1]}"
             )
-        self.network, self.rpn, self.heads = network, network.proposal_generator, heads
-        predictor = heads.box_predictor
+        self.network, self.rpn = network, network.proposal_generator
+        self.levels, self.pooler, self.stages = _box_stages(heads)
+        predictor = self.stages[-1].predictor
         self.proposed = FirstKept(self.rpn.nms_thresh, int(self.rpn.post_nms_topk[False]))  # of each level
         self.kept = FirstKept(predictor.test_nms_thresh, int(predictor.test_topk_per_image))
         self.sides, self.bgr = sides, bgr
@@ -74,7 +88,8 @@ class Detectron2Program(DetectionProgram):
             torch.sym_max(1, torch.sym_min(_rounded(side, shorter, short), _rounded(side, longer, long)))
             for side in (height, width)
         )
-        padded = cast(tuple[int, int], tuple((s + self.multiple - 1) // self.multiple * self.multiple for s in size))
+        filled = (self.square,) * 2 if self.square > 0 else size
+        padded = cast(tuple[int, int], tuple((s + self.multiple - 1) // self.multiple * self.multiple for s in filled))
         extent, inner = (lengths(cast(tuple[int, int], s), photos)[None].double() for s in ((height, width), size))
         none = torch.zeros_like(extent)
         pixels = torch.cat(
@@ -95,15 +110,19 @@ class Detectron2Program(DetectionProgram):
     ) -> PaddedBoxes:
         """See :meth:`DetectionProgram.forward`."""
         proposals, valid = self.proposals(features, padded, size)
-        levels = [features[name] for name in self.heads.box_in_features]
-        predictor = self.heads.box_predictor
-        logits, deltas = predictor(self.heads.box_head(self._pooled(levels, proposals)))
-        classes = logits.shape[1] - 1
-        transform = predictor.box2box_transform
-        of_classes = deltas.reshape(len(proposals), -1, 4)
-        moved = decoded(transform.weights, transform.scale_clamp, of_classes, proposals[:, None])
-        boxes = clipped(moved.expand(-1, classes, -1).reshape(-1, 4), size)
-        probabilities = logits.sigmoid() if predictor.use_sigmoid_ce else logits.softmax(dim=1)
+        levels = [features[name] for name in self.levels]
+        boxes, found = proposals[:, None], []
+        for stage in self.stages:  # all but the last one move boxes whatever their class
+            before = boxes[:, 0]
+            logits, deltas = stage.predictor(stage.head(self._pooled(levels, before)))
+            found.append(logits.sigmoid() if stage.predictor.use_sigmoid_ce else logits.softmax(dim=1))
+            transform = stage.predictor.box2box_transform
+            of_classes = deltas.reshape(len(proposals), -1, 4)
+            moved = decoded(transform.weights, transform.scale_clamp, of_classes, before[:, None])
+            boxes = clipped(moved, size)
+        probabilities, predictor = torch.stack(found).mean(dim=0), self.stages[-1].predictor
+        classes = probabilities.shape[1] - 1
+        boxes = boxes.expand(-1, classes, -1).reshape(-1, 4)
         scores = (probabilities * valid[:, None])[:, :-1].reshape(-1)
         labels = torch.arange(classes, device=boxes.device).repeat(len(proposals))
         candidates = rows_where((scores > predictor.test_score_thresh) & (scores >= min_score))
@@ -144,7 +163,7 @@ class Detectron2Program(DetectionProgram):
 
     def _pooled(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """``(P, C, s, s)``: each box from the level of its size (Lin et al. 2017, equation 1)."""
-        pooler = self.heads.box_pooler
+        pooler = self.pooler
         rois = torch.cat([boxes.new_zeros(boxes.shape[0], 1), boxes], dim=1)
         if len(levels) == 1:
             single: Tensor = pooler.level_poolers[0](levels[0], rois)
@@ -158,6 +177,16 @@ class Detectron2Program(DetectionProgram):
             for level, of_level, pool in zip(levels, rows, pooler.level_poolers, strict=True)
         ]
         return torch.cat(pooled)[torch.cat(rows).argsort()]
+
+
+def _box_stages(heads: ROIHeads) -> tuple[list[str], ROIPooler, list[_Stage]]:
+    """Names of the levels that the box heads read, what pools boxes from them, and the stages: one but of a cascade."""
+    from detectron2.modeling.roi_heads import CascadeROIHeads
+
+    if isinstance(heads, CascadeROIHeads):
+        stages = [_Stage(*parts) for parts in zip(heads.box_head, heads.box_predictor, strict=True)]
+        return heads.box_in_features, heads.box_pooler, stages
+    return heads.box_in_features, heads.box_pooler, [_Stage(heads.box_head, heads.box_predictor)]
 
 
 def _rounded(side: int, target: int, length: int) -> int:

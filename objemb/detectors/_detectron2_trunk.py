@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
@@ -17,6 +18,7 @@ from torch import Tensor
 from objemb import checks, registry
 from objemb.backbones.base import Backbone as Classifier
 from objemb.detectors.capabilities import TRUNK
+from objemb.heads.base import is_scripting
 
 if TYPE_CHECKING:
     from detectron2.modeling import GeneralizedRCNN
@@ -77,6 +79,17 @@ class _WithTrunk(Backbone):  # type: ignore[misc]  # no types
     """First base of backbones that also give the levels of their trunk, see :func:`with_trunk`."""
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        if is_scripting():
+            raise TypeError(
+                "backbone: expected one without the levels of its trunk, since hooks give these, which TorchScript "
+                "does not know; objemb.detectors.detectron2_rcnn.scripted compiles such a network"
+            )
+        else:
+            return self.levels_and_maps(pixels)
+
+    @torch.jit.unused
+    def levels_and_maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The maps of :meth:`forward`."""
         trunk, below = trunk_of(self), {}
         if trunk is self:
             below = maps = super().forward(pixels)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from objemb.heads.base import Head
-from objemb.ops.batches import batched, group_equal
-from objemb.ops.windows import OCTAVES, Cut, cut
-
-#: Largest number of windows in a batch.
-BATCH = 32
+from objemb.ops.windows import input_windows, of_other_size
 
 
 def samples_at_one_size(
@@ -27,7 +22,7 @@ def samples_at_one_size(
     multiple: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Samples of boxes, those of another size than ``side`` from windows, as
-    :class:`objemb.describers.one_pass.OnePass` takes them from the photo.
+    :class:`objemb.describers.one_pass.OnePass` with ``windows_from: input`` takes them.
 
     Args:
         head: The embedding head.
@@ -42,29 +37,13 @@ def samples_at_one_size(
     Yields:
         Indices of boxes among all, and their samples for the head.
     """
-    everything = torch.cat(list(boxes))
-    longer = (everything[:, 2:] - everything[:, :2]).amax(dim=1)
-    apart = (longer / side).log2().abs() > OCTAVES
+    apart = of_other_size(torch.cat(list(boxes)), side)
     shared = [b[~a] for b, a in zip(boxes, apart.split([len(b) for b in boxes]), strict=True)]
     numbers = (~apart).nonzero()[:, 0]
     for samples in head.sampled(maps, shared):
         yield numbers[: len(samples)], samples
         numbers = numbers[len(samples) :]
-    owners = [number for number, of_image in enumerate(boxes) for _ in range(len(of_image))]
-    chosen = apart.nonzero()[:, 0].tolist()
-    cuts = [cut(sizes[owners[n]], everything[n].tolist(), side, multiple) for n in chosen]
-    for group in group_equal(c.shape for c in cuts):
-        for some in batched(group, BATCH):
-            pixels = torch.cat([_window(image[owners[chosen[i]]], cuts[i]) for i in some])
-            inside = everything.new_tensor([cuts[i].box for i in some])
-            for samples in head.sampled(lower(pixels), list(inside[:, None])):
-                yield everything.new_tensor([chosen[i] for i in some], dtype=torch.int64), samples
-
-
-def _window(image: Tensor, of_box: Cut) -> Tensor:
-    """``(1, 3, h, w)``; beyond the image zeros, which are the mean colour."""
-    left, top, right, bottom = of_box.part
-    part = image[None, :, top:bottom, left:right]
-    resized = F.interpolate(part, size=of_box.size, mode="bilinear", antialias=True, align_corners=False)
-    down, across = (whole - inner for whole, inner in zip(of_box.shape, of_box.size, strict=True))
-    return F.pad(resized, (0, across, 0, down))
+    for windows in input_windows(image, sizes, boxes, apart.tolist(), side, multiple):
+        inside = windows.boxes.to(image.device)
+        for samples in head.sampled(lower(windows.pixels), list(inside[:, None])):
+            yield torch.tensor(windows.numbers, device=image.device), samples

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from objemb import checks
 from objemb.detectors._detectron2_teacher import TeacherMapper
@@ -34,6 +34,7 @@ __all__ = [
     "add_embedding_head_lazy_config",
     "describe_boxes",
     "embedding_config",
+    "scripted",
 ]
 
 #: More than the side of any JPEG, which alone can be decoded at a lower resolution.
@@ -165,6 +166,29 @@ def describe_boxes(model: object, image: Uint8Array, boxes: ArrayLike) -> Tensor
     from objemb.detectors._detectron2_boxes import describe_boxes as describe
 
     return describe(model, image, boxes)
+
+
+def scripted(network: nn.Module) -> torch.jit.ScriptModule:
+    """A TorchScript program of a network of Detectron2 with an embedding head, whatever the head reads: maps of a
+    pyramid, levels of the trunk, windows of objects. ``scripting_with_instances`` compiles the first only.
+
+    A copy is compiled, in which backbone and head are traced, since both compute the same for all images.
+
+    Args:
+        network: The network, in eval mode.
+
+    Returns:
+        ``program.inference(inputs, do_postprocess=False)`` gives instances with ``pred_embeddings``.
+
+    Raises:
+        TypeError: The network has no embedding head.
+        ValueError: It is in training mode.
+        ImportError: Detectron2 is not installed.
+    """
+    _needed()
+    from objemb.detectors._detectron2_script import scripted as script
+
+    return script(network)
 
 
 @plugin

@@ -38,7 +38,7 @@ def settings_of(
     return {"describer": describer, "aggregator": {"name": "keep"}}, origins
 
 
-def write_detectron2(model: Model, folder: str | Path) -> Path:
+def write_detectron2(model: Model, folder: str | Path, *, windows_from_input: bool = False) -> Path:
     """Write a model as Detectron2 opens it: ``config.yaml`` and ``model_final.pth`` in a new folder.
 
     ::
@@ -46,10 +46,18 @@ def write_detectron2(model: Model, folder: str | Path) -> Path:
         predictor = DefaultPredictor(embedding_config("folder/config.yaml"))
         predictor(image)["instances"].pred_embeddings
 
+    Boxes, scores and vectors are those of the model.
+
+    Args:
+        model: The model.
+        folder: The folder to create.
+        windows_from_input: Whether a model that cuts windows from the photo may be written. Detectron2 cuts them from
+            the network's input, so that vectors of objects of other sizes than ``object_side`` differ.
+
     Raises:
         ImportError: Detectron2 is not installed.
         ValueError: The model has parts that Detectron2 does not have: it needs to be a ``one_pass`` with a
-            ``detectron2_rcnn``, without whitening.
+            ``detectron2_rcnn``, without whitening, whose windows are cut from the network's input.
         FileExistsError: The folder exists.
     """
     describer = model.describer
@@ -65,6 +73,15 @@ def write_detectron2(model: Model, folder: str | Path) -> Path:
             "model: expected one without whitening, which Detectron2 does not have, found one; distil a student of it "
             "with tools/train_detectron2.py"
         )
+    settings = model.settings["describer"]
+    from_photo = settings["object_side"] is not None and settings.get("windows_from", "photo") == "photo"
+    if from_photo and not windows_from_input:
+        raise ValueError(
+            "model: expected describer.windows_from input, as in Detectron2, which sees the photo only as the network "
+            "does, found photo, which gives other vectors; train with describer.windows_from=input, or accept this "
+            "with --windows-from-input (windows_from_input=True), and build the model of equal vectors from what is "
+            "written: objemb model build detectron2"
+        )
     if describer.detector.cfg is None:
         raise ValueError(
             "model: expected a detector whose config is YAML, found one whose config is a program: load the program in "
@@ -77,5 +94,5 @@ def write_detectron2(model: Model, folder: str | Path) -> Path:
         raise FileExistsError(f"{target}: expected a new folder, found an existing one")
     with replacing_folder(target, keep=True) as partial:
         detector = describer.detector
-        write(detector.cfg, detector.network, describer.head, model.settings["describer"], partial)
+        write(detector.cfg, detector.network, describer.head, settings, partial)
     return target

@@ -13,11 +13,13 @@ from objemb.backbones.torchvision_cnn import TorchvisionCnn
 from objemb.describers._windows import windows_around
 from objemb.describers.one_pass import OnePass
 from objemb.detectors.base import Detector
+from objemb.detectors.capabilities import NetworkInput
 from objemb.detectors.faster_rcnn import FasterRcnn
 from objemb.detectors.torchvision_rcnn import TorchvisionRcnn
 from objemb.heads.embedding import EmbeddingHead
 from objemb.heads.tail import Tail
 from objemb.layers.whitening import Whitening
+from objemb.ops.windows import input_windows
 from objemb.pooling.mean import Mean
 from objemb.regions.detections import Detections
 from objemb.regions.patchify import Patchify
@@ -230,13 +232,13 @@ def test_mistakes_are_named(one: OnePass) -> None:
         one.describe([TALL], [BOXES])
 
 
-def sized(object_side: float | None) -> OnePass:
+def sized(object_side: float | None, **arguments: Any) -> OnePass:
     """A student on the trunk of a classification network, which sees photos of 128 pixels as they are."""
     torch.manual_seed(0)
     network = TorchvisionCnn(arch="mobilenet_v2")
     detector = FasterRcnn(network, min_size=96, max_size=128, pyramid_strides=[8, 16], channels=8, box_width=8)
     head = Tail(backbone=network, pooling=Mean(), dim=8, samples=5)
-    return OnePass(detector=detector, head=head, object_side=object_side)
+    return OnePass(detector=detector, head=head, object_side=object_side, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +297,26 @@ def test_a_picture_has_nearly_one_vector_whatever_its_size(every_size: OnePass) 
     photos = [LARGE, Photo("enlarged", pixels, (384, 512)), random_photo(96, 128, seed=5)]
     first, enlarged, other = (every_size.describe([photo])[0].vectors[0] for photo in photos)
     assert 1 - float(first @ enlarged) < (1 - float(first @ other)) / 20
+
+
+def test_windows_of_the_input() -> None:
+    """The slow way: the window cut by hand from what the network sees of a photo of sixteen times as many pixels."""
+    of_input, fine = sized(40, windows_from="input"), random_photo(384, 512, seed=2, id="fine")
+    boxes = Regions(4 * SIZES.boxes, fine.size)
+    found = torch.as_tensor(of_input.describe([fine], [boxes])[0].vectors)
+    of_photo = torch.as_tensor(sized(40).describe([fine], [boxes])[0].vectors)
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(found, of_photo, strict=True)]
+    assert same == [False, True, True, False]
+    batch = of_input.detector.preprocess([fine])
+    (whole,) = input_windows(batch.tensors, batch.image_sizes, [torch.as_tensor(SIZES.boxes)[3:]], [True], 40.0, 16)
+    with torch.no_grad():
+        maps = of_input.detector.features(NetworkInput(whole.pixels, []))
+        expected = of_input.head([maps[name] for name in of_input.levels], [whole.boxes])
+    assert torch.allclose(found[3:], expected, atol=1e-5)
+    with pytest.raises(TypeError, match="windows_from: expected photo in a model that is exported, found input"):
+        of_input.program(4)
+    with pytest.raises(ValueError, match=r"windows_from: expected one of 'photo', 'input', found 'net'"):
+        sized(40, windows_from="net")
 
 
 def test_layers_run_only_for_what_needs_them(every_size: OnePass) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from objemb.describers._windows import BATCH, Windows, windows_around
+from objemb.describers._windows import windows_around
+from objemb.ops.windows import BATCH, Windows, input_windows
 from objemb.structures import Photo, Regions
 from tests.tiny import plain_photo, random_photo
 
@@ -110,6 +111,27 @@ def test_what_has_hardly_a_pixel_has_a_window(size: tuple[int, int], box: tuple[
     assert max(height, width) <= 128
     assert bool(torch.isfinite(torch.as_tensor(one.boxes)).all())
     assert bool((one.boxes[:, 2:] <= torch.tensor([width + 1.0, height + 1])).all())
+
+
+def test_windows_of_an_input_are_those_of_a_photo_of_its_pixels() -> None:
+    """Floats are not rounded to bytes; padding is not part of a picture, and zeros fill the rest of a window."""
+    photo = random_photo(40, 60)
+    boxes = torch.tensor([[0.0, 0, 60, 40], [3, 5, 20, 11], [50, 30, 60, 40]])
+    padded = F.pad(torch.as_tensor(photo.pixels).float() / 255, (0, 4, 0, 24), value=9.0)[None]
+    found = list(input_windows(padded, [(40, 60)], [boxes], [True] * 3, 64.0, 32))
+    expected = list(windows_around([photo], [Regions(boxes, (40, 60))], [True] * 3, 64.0, torch.zeros(3), 32))
+    assert [w.numbers for w in found] == [w.numbers for w in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert float((one.pixels - other.pixels).abs().max()) < 1.1 / 255
+
+
+def test_colours_of_a_narrow_input_stay_apart() -> None:
+    """The window of an image that is two pixels wide and 100 high has one column of it."""
+    colours = torch.arange(3.0)[:, None, None].expand(3, 100, 2)[None]
+    (one,) = input_windows(colours, [(100, 2)], [torch.tensor([[0.0, 0, 2, 100]])], [True], 50.0, 16)
+    assert torch.allclose(one.pixels[0, :, :50, :1], torch.arange(3.0)[:, None, None].expand(3, 50, 1))
+    assert not one.pixels[0, :, :, 1:].any()
 
 
 def test_no_boxes_no_windows() -> None:

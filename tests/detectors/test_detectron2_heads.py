@@ -13,7 +13,7 @@ pytest.importorskip("detectron2")
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultPredictor
-from detectron2.export import TracingAdapter, scripting_with_instances
+from detectron2.export import TracingAdapter
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
@@ -394,7 +394,7 @@ class TestObjectsAtOneSize:
         return built(tail_config(OBJECT_SIDE=self.SIDE)).eval()
 
     def test_windows_of_one_pass(self) -> None:
-        """As the describer cuts them from the photo, where the photo enters the network at its own size."""
+        """As the describer cuts them from the photo by default, where it enters the network at its own size."""
         network, photo = self.network(), noise_photo(64, 96, seed=3)
         boxes = torch.tensor([[0.0, 0, 96, 64], [10, 20, 40, 48], [50, 5, 58, 12], [3, 3, 90, 60]])
         windows = windows_around([photo], [Regions(boxes, (64, 96))], [True] * 4, self.SIDE, torch.zeros(3))
@@ -479,15 +479,3 @@ def test_tracing_carries_the_vectors(head: str, network: Any) -> None:
 def test_windows_cannot_be_traced() -> None:
     with pytest.raises(TypeError, match=r"OBJECT_SIDE: expected 0 in a network that is traced.*'objemb export' make"):
         traced(built(tail_config(OBJECT_SIDE=32.0)).eval(), entry()["image"].float())
-
-
-@pytest.mark.parametrize("name", [FASTER, MASK, C4])
-def test_scripting_carries_the_vectors(name: str) -> None:
-    network = built(embedding_config(name)).eval()
-    fields = dict.fromkeys(("objectness_logits", "scores", "pred_classes", "pred_masks"), torch.Tensor)
-    fields |= {"proposal_boxes": Boxes, "pred_boxes": Boxes, "pred_embeddings": torch.Tensor}
-    program = scripting_with_instances(network, fields)
-    (instances,) = found(network, entry(), do_postprocess=False)
-    with torch.no_grad():
-        scripted = program.inference([entry()], do_postprocess=False)[0]
-    torch.testing.assert_close(scripted.pred_embeddings, instances.pred_embeddings, rtol=1e-4, atol=1e-5)

@@ -18,12 +18,16 @@ from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from objemb import registry
+from objemb.describers.base import Describer
 from objemb.detectors._detectron2_config import embedding_config, read_file
 from objemb.detectors._detectron2_lazy import lazy_network
 from objemb.detectors.detectron2_rcnn import Detectron2Rcnn, add_embedding_head_lazy_config, describe_boxes
+from objemb.export.graphs import traced
 from objemb.heads.tail import Tail
 from objemb.models import build_model, load_model
 from objemb.models.detectron2 import settings_of, write_detectron2
+from objemb.runtimes.exported import PHOTOS
 from tests.detectors.small_detectron2 import entry, truth
 from tests.tiny import noise_photo
 
@@ -131,8 +135,27 @@ class TestDetector:
             instances = network([{"image": torch.as_tensor(photo.pixels), "height": 64, "width": 80}])[0]["instances"]
         torch.testing.assert_close(torch.as_tensor(regions.boxes), instances.pred_boxes.tensor, rtol=0, atol=1e-4)
         torch.testing.assert_close(torch.as_tensor(regions.scores), instances.scores, rtol=0, atol=1e-5)
-        with pytest.raises(TypeError, match=r"padded to a multiple of its stride, found one that pads it .* of 96"):
-            detector.program()
+        with pytest.raises(ValueError, match=r"expected max_size of at most 96, the square .*, found 128"):
+            Detectron2Rcnn(PROGRAM, max_size=128).program()
+
+    @torch.no_grad()
+    def test_a_traced_student(self) -> None:
+        torch.manual_seed(0)
+        detector = {"name": "detectron2_rcnn", "config": str(PROGRAM), "weights": "random"}
+        settings = {"name": "one_pass", "detector": detector, "head": {**HEAD, "weights": "random"}, "min_score": 0.0}
+        describer = registry.build(Describer, settings)
+        graphs = traced(describer.program(4), 1, None, True)
+        photos = graphs[PHOTOS].program.module(check_guards=False)
+        names = [spec.name for spec in graphs[PHOTOS].outputs]
+        for size in ((64, 80), (90, 31), (200, 220)):
+            photo = noise_photo(*size, seed=2)
+            expected = describer.limited(4).describe([photo])[0]
+            found = dict(zip(names, photos(torch.as_tensor(photo.pixels).permute(1, 2, 0)[None]), strict=True))
+            count = int(found["count"])
+            assert count == len(expected) - 1 > 1
+            assert np.allclose(found["boxes"][0, :count], expected.regions.boxes[1:], atol=0.1)
+            vectors = torch.cat([found["whole"], found["vectors"][0, :count]])
+            assert float((vectors * torch.as_tensor(expected.vectors)).sum(dim=1).min()) > 0.999
 
     def test_a_model_folder_needs_no_program(self, tmp_path: Path) -> None:
         torch.manual_seed(0)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from objemb.cli.main import main
+from objemb.config import merge
 from objemb.models import build_model, load_model, save_model
 from objemb.models.detectron2 import settings_of, write_detectron2
 from tests.models.test_origins import RCNN
@@ -62,9 +63,11 @@ def expect_equal(model: Any, predictor: DefaultPredictor, size: tuple[int, int])
 
 @pytest.mark.detectron2
 @needs_detectron2
+@pytest.mark.parametrize("side", [0.0, 24.0])
 @pytest.mark.parametrize("head", ["embedding", "tail"])
-def test_there_and_back(head: str, tmp_path: Path) -> None:
-    predictor = trained(tmp_path, small_config() if head == "embedding" else tail_config())
+def test_there_and_back(head: str, side: float, tmp_path: Path) -> None:
+    cfg = small_config(OBJECT_SIDE=side) if head == "embedding" else tail_config(OBJECT_SIDE=side)
+    predictor = trained(tmp_path, cfg)
     settings, origins = settings_of(tmp_path / "config.yaml", tmp_path / "model_final.pth")
     assert origins["head"] == f"{head} of {tmp_path / 'model_final.pth'}"
     assert origins["labels"] == "3 names of the config"
@@ -78,6 +81,19 @@ def test_there_and_back(head: str, tmp_path: Path) -> None:
     expect_equal(model, back, (200, 290))
     with pytest.raises(FileExistsError, match="expected a new folder"):
         write_detectron2(model, tmp_path / "back")
+
+
+@pytest.mark.detectron2
+@needs_detectron2
+def test_windows_of_photos_have_no_form_in_detectron2(tmp_path: Path) -> None:
+    trained(tmp_path, tail_config(OBJECT_SIDE=24.0))
+    settings, _ = settings_of(tmp_path / "config.yaml", tmp_path / "model_final.pth")
+    finer = build_model(merge(settings, {"describer": {"windows_from": "photo"}}))
+    assert finer.fingerprint != build_model(settings).fingerprint
+    with pytest.raises(ValueError, match=r"expected describer.windows_from input, .*--windows-from-input"):
+        write_detectron2(finer, tmp_path / "d2")
+    back = write_detectron2(finer, tmp_path / "d2", windows_from_input=True)
+    assert embedding_config(back / "config.yaml").MODEL.ROI_EMBEDDING_HEAD.OBJECT_SIDE == 24.0
 
 
 @pytest.mark.detectron2
