@@ -56,7 +56,7 @@ class Hostile:
         ({"a": np.array([Hostile()], dtype=object)}, "found "),
         (np.array(["text"]), "expected an array of numbers"),
         (np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]), "found "),
-        (print, r"builtins.print, which would have to be executed"),
+        (len, r"builtins.len, which would have to be executed"),  # Ray replaces some others, such as print
         (Path("x"), "which would have to be executed"),
     ],
 )
