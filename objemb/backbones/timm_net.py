@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from objemb import checks
 from objemb.backbones._cut import upper_part
@@ -272,6 +274,35 @@ def _timm() -> ModuleType:
     except ImportError as error:
         raise ImportError("timm_net needs timm: pip install 'objemb[timm]'") from error
     return timm
+
+
+@contextmanager
+def traceable_padding() -> Iterator[None]:
+    """While this is open, networks of timm that come from TensorFlow pad their maps by integer arithmetic.
+
+    timm computes the padding from a quotient in floating point that is rounded up. Where lengths are symbols, those of
+    later maps are then nested quotients, over which a tracer spends minutes, or which it cannot decide about. The
+    padding of a length that is known to be a multiple of the stride is a number.
+    """
+    padding: Any = sys.modules.get("timm.layers.padding")
+    if padding is None:  # no network of timm, then
+        yield
+        return
+    before = padding.get_same_padding
+    padding.get_same_padding = _same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = before
+
+
+def _same_padding(length: int, kernel: int, stride: int, dilation: int) -> int:
+    """Zeros that a map gets along one side, so that there are ``length / stride`` results, rounded up."""
+    reach = dilation * (kernel - 1) + 1
+    if statically_known_true(length % stride == 0):
+        return max(reach - stride, 0)
+    results = (length + stride - 1) // stride
+    return cast(int, torch.sym_max((results - 1) * stride + reach - length, 0))
 
 
 def _with_tag(arch: str, weights: str | Path | None) -> tuple[str, str | Path | None]:

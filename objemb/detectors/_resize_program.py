@@ -20,10 +20,8 @@ class ResizeProgram(nn.Module):
     in integers as ``H * m // s``, where ``m / s`` is the smaller of the two quotients. The two differ if ``H * m / s``
     is an integer N that float64 falls short of, so that rounding down yields ``N - 1``, see :func:`_shortfalls`.
 
-    The number of rows and columns of cells is read from these tensors, unless ``reads`` is unset. As expressions of H
-    and W, the lengths of all maps are nested quotients, over which a tracer spends half of its time; but a network that
-    decides by lengths, as one with padding to the same size does, can only be traced with these. Then a side that falls
-    short keeps the padding of N: one more row of cells if ``N - 1`` is a multiple of ``multiple``.
+    The number of rows and columns of cells is read from these tensors. As expressions of H and W, the lengths of all
+    maps would be nested quotients, over which a tracer spends half of its time.
 
     Args:
         shorter: Target length of the shorter side of a photo, in pixels.
@@ -51,7 +49,6 @@ class ResizeProgram(nn.Module):
         for name, values in {"factor": 1 / (255 * std), "offset": -mean / std, "colour": colour}.items():
             self.register_buffer(name, values.clone().float()[:, None, None], persistent=False)
         self.has_colour = bool(colour.any())
-        self.reads = True
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """The input of a network.
@@ -63,7 +60,8 @@ class ResizeProgram(nn.Module):
             float32 ``(B, 3, h, w)``, RGB, normalised, and the float32 ``(2,)`` height and width of the photo within it.
         """
         count, height, width, _ = photos.shape
-        size = self._size((height, width), (_min(height, width), _max(height, width)))
+        extremes = cast(tuple[int, int], (torch.sym_min(height, width), torch.sym_max(height, width)))
+        size = self._size((height, width), extremes)
         padded = [self.multiple * cells for cells in self._cells((height, width), size)]
         # runtimes vectorise over the last axis, which is therefore a long one rather than the three channels
         rows = _resampled(photos.flatten(2), height, size[0], padded[0]).reshape(count, padded[0], width, 3)
@@ -78,11 +76,6 @@ class ResizeProgram(nn.Module):
         if not any(isinstance(side, torch.SymInt) for side in sides):  # known, and known to remain so when traced
             factor = min(self.shorter / min(sides), self.longer / max(sides))
             rows, columns = (max(1, math.ceil(int(side * factor) / self.multiple)) for side in sides)
-            return rows, columns
-        if not self.reads:
-            short, long = _min(*sides), _max(*sides)
-            lengths = (_max(1, _min(side * self.shorter // short, side * self.longer // long)) for side in sides)
-            rows, columns = ((length + self.multiple - 1) // self.multiple for length in lengths)
             return rows, columns
         cells = (size.long() + (self.multiple - 1)) // self.multiple
         rows, columns = (cast(int, number.item()) for number in cells)
@@ -128,15 +121,6 @@ def _shortfalls(target: int) -> tuple[Tensor, Tensor]:
         lost.append(max(0, (target << scale) - int(mantissa * (1 << 53)) * divisor))
         exponents.append(exponent - 1)
     return torch.tensor(lost), torch.tensor(exponents)
-
-
-def _min(first: int, second: int) -> int:
-    """The smaller of two lengths, which may be symbolic."""
-    return cast(int, torch.sym_min(first, second))
-
-
-def _max(first: int, second: int) -> int:
-    return cast(int, torch.sym_max(first, second))
 
 
 def _number(value: int, device: torch.device) -> Tensor:

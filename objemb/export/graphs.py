@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from objemb.backbones.timm_net import traceable_padding
 from objemb.describers.base import DescriptionProgram
-from objemb.detectors._resize_program import ResizeProgram
 from objemb.layers.first_kept import FirstKept
 from objemb.runtimes.exported import BOXES, PART, PHOTOS, TensorSpec
 
@@ -138,19 +135,10 @@ def _used(module: nn.Module) -> dict[str, int]:
 
 
 def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...]) -> ExportedProgram:
-    resizes = [part for part in module.modules() if isinstance(part, ResizeProgram) and part.reads]
-    try:
-        if resizes:
-            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # PyTorch prints all that it traced so far
-                program = _followed(module, args, shapes)
-        else:
-            program = _followed(module, args, shapes)
-    except GuardOnDataDependentSymNode:  # a network that decides by the lengths of its maps
-        if not resizes:
-            raise
-        for resize in resizes:
-            resize.reads = False
-        program = _followed(module, args, shapes)
+    torch.compiler.reset()  # loops may be traced by dynamo, which takes sizes of other models for special
+    with warnings.catch_warnings(), traceable_padding():
+        warnings.simplefilter("ignore", FutureWarning)  # of torchvision's operators about PyTorch
+        program = torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
     for part in program.graph_module.modules():  # the bodies of loops are parts of their own
         if isinstance(part, torch.fx.GraphModule):
             for node in reversed(part.graph.nodes):
@@ -161,13 +149,6 @@ def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int,
             part.graph.eliminate_dead_code()
             part.recompile()
     return program
-
-
-def _followed(module: nn.Module, args: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...]) -> ExportedProgram:
-    torch.compiler.reset()  # loops may be traced by dynamo, which takes sizes of other models for special
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torchvision's operators about PyTorch
-        return torch.export.export(module.eval(), args, dynamic_shapes=shapes, strict=False)
 
 
 def _dtype(tensor: Tensor) -> str:
