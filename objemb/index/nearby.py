@@ -26,8 +26,8 @@ from objemb.types import Float32Array, Float64Array, Int64Array
 #: Share of the rows that are kept, at most, for all query rows together: those of the highest scores. Picking out more
 #: of them takes as long as reading all in order.
 KEPT = 1 / 32
-#: Rows from which the least score of these is estimated.
-SAMPLE = 1 << 14
+#: Rows from which the least score of these is estimated, at least, spread over the first chunk.
+SAMPLE = 1 << 12
 #: Largest length of a row, which is 1 up to the tolerance of the index and rounding to float16.
 LONGEST_ROW = 1.02
 #: Bound of rounding errors in scores and angles.
@@ -68,10 +68,11 @@ class Scan:
         if self._left < 0 or not scores.shape[1]:
             return
         if self._floors is None:
-            some = scores[:, :SAMPLE]
+            some = scores[:, :: max(1, scores.shape[1] // SAMPLE)]
             place = int(some.shape[1] * (1 - KEPT / len(scores)))
             self._floors = np.maximum(np.partition(some, place, axis=1)[:, place], np.finfo(np.float32).min)
-        found = np.flatnonzero((scores >= self._floors[:, None]).any(axis=0))
+        above = scores >= self._floors[:, None]
+        found = np.flatnonzero(above[0] if len(above) == 1 else above.any(axis=0))
         self._left -= len(found)
         at = found + rows.start if isinstance(rows, slice) else rows[found]
         self._chunks.append((block, at, scores[:, found], slack))

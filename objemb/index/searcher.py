@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from objemb.index.storage.unit_vectors import UnitVectors
 from objemb.index.structures import engine_named, engine_of, load_structure
 from objemb.ops.scored_pairs import GroupedHits, Pairs, ScoredPair, pairs_of, top_images
 from objemb.structures import Box, Described, ImageRows, LazyHits, Match, Scalar, SearchResult
+from objemb.structures.fields import checked_box, checked_id
 from objemb.types import BoolArray, Float32Array, FloatArray, Int64Array
 
 logger = logging.getLogger(__name__)
@@ -116,17 +118,18 @@ class Searcher:
         """The vectors of some images that fit a filter, in memory. Raises ``KeyError`` for an id that is not there."""
         snapshot, dim = self._snapshot, self._vectors_schema().dim
         places, _, rows = _where(snapshot, np.array([_present(snapshot.number(id_), id_) for id_ in images], np.int64))
-        found = [(snapshot.segments[place], own) for place, own in zip(places, rows, strict=True)]
-        vectors = [np.zeros((0, dim), np.float32), *(segment.columns["vectors"][own] for segment, own in found)]
-        boxes = [np.zeros((0, 4), np.float32), *(segment.boxes[own] for segment, own in found)]
+        found = list(zip(places, rows, strict=True))
+        every = [segment.columns["vectors"] for segment in snapshot.segments]
+        vectors = [np.zeros((0, dim), np.float32), *(every[place][own] for place, own in found)]
+        of_boxes = [segment.boxes for segment in snapshot.segments]
+        boxes = [np.zeros((0, 4), np.float32), *(of_boxes[place][own] for place, own in found)]
         items = np.repeat(np.arange(len(images)), [own.stop - own.start for own in rows])
         joined = ImageRows(tuple(images), np.concatenate(vectors, dtype=np.float32), items, np.concatenate(boxes))
-        blocks = self._blocks(where)
-        alive = [blocks[place].alive for place in places]
-        if all(mask is None for mask in alive):
+        masks = [block.alive for block in self._blocks(where)]
+        if all(mask is None for mask in masks):
             return joined
-        masks = zip(alive, rows, strict=True)
-        fits = np.concatenate([np.ones(r.stop - r.start, bool) if mask is None else mask[r] for mask, r in masks])
+        alive = ((masks[place], own) for place, own in found)
+        fits = np.concatenate([np.ones(r.stop - r.start, bool) if mask is None else mask[r] for mask, r in alive])
         return ImageRows(joined.images, joined.vectors[fits], joined.items[fits], joined.boxes[fits])
 
     def named(self, hits: Sequence[Match]) -> list[Match]:
@@ -294,7 +297,15 @@ def _results(
 
 def _lone_match(found: _FoundImages, query_boxes: Sequence[Box], at: int) -> Match:
     """A hit without runners-up, label and metadata."""
-    return found.match(at, query_boxes, [found.best[at]], None)
+    (score, row, of_query), id_ = found.best(at), found.ids[at]
+    box = found.snapshot.segments[found.places[at]].boxes[row].tolist()
+    try:
+        checked_id("Match.image", id_)
+        if not math.isfinite(score):
+            raise ValueError(f"Match.score: expected a finite number, found {score}")
+        return Match.of_pairs(id_, [(score, checked_box("Match.box", box), query_boxes[of_query])])
+    except ValueError as error:
+        raise found.damaged(at, error) from error
 
 
 def _pairs(
@@ -306,7 +317,7 @@ def _pairs(
         here = [n for n, other in enumerate(found.places) if other == place]
         try:
             of_block = blocks[place].pairs_of_images(
-                [found.rows[n] for n in here], [found.best[n] for n in here], query, count
+                [found.rows(n) for n in here], [found.best(n) for n in here], query, count
             )
         except (ValueError, TypeError, DamagedIndexError) as error:
             raise DamagedIndexError(f"{snapshot.folder}: {error} ('objemb verify' tells which file)") from error
@@ -324,18 +335,20 @@ class _FoundImages:
         numbers: Their numbers through all segments.
         places: The segment of each.
         positions: Its position there.
-        rows: Its rows there.
         ids: Its id.
-        best: The pair that the search returned.
+        scores: The score of the pair that the search returned.
+        best_rows: Its row through all segments.
+        query_rows: Its row of the query.
     """
 
     snapshot: Snapshot
     numbers: list[int]
     places: list[int]
     positions: list[int]
-    rows: list[slice]
     ids: list[str]
-    best: list[ScoredPair]
+    scores: list[float]
+    best_rows: list[int]
+    query_rows: list[int]
 
     @staticmethod
     def of(snapshot: Snapshot, hits: GroupedHits, number: int, first_query_row: int) -> _FoundImages:
@@ -347,17 +360,26 @@ class _FoundImages:
         ranks = np.flatnonzero(hits.images[number] >= 0)
         rows = hits.rows[number, ranks]
         numbers = snapshot.image_starts.searchsorted(rows, side="right") - 1
-        places, positions, of_images = _where(snapshot, numbers)
-        ids = [snapshot.segments[place].image_id(at) for place, at in zip(places, positions, strict=True)]
+        places = snapshot.first_images.searchsorted(numbers, side="right") - 1
+        positions = (numbers - snapshot.first_images[places]).tolist()
+        in_segments = places.tolist()
+        ids = [snapshot.segments[place].image_id(at) for place, at in zip(in_segments, positions, strict=True)]
         if len(set(ids)) != len(ids):
             raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
-        best = zip(
-            hits.scores[number, ranks].tolist(),
-            (rows - snapshot.first_rows[places]).tolist(),
-            (hits.query_rows[number, ranks] - first_query_row).tolist(),
-            strict=True,
+        scores, query_rows = hits.scores[number, ranks].tolist(), hits.query_rows[number, ranks] - first_query_row
+        return _FoundImages(
+            snapshot, numbers.tolist(), in_segments, positions, ids, scores, rows.tolist(), query_rows.tolist()
         )
-        return _FoundImages(snapshot, numbers.tolist(), places, positions, of_images, ids, list(best))
+
+    def best(self, at: int) -> ScoredPair:
+        """The pair that the search returned, with its row in the segment."""
+        row = self.best_rows[at] - int(self.snapshot.first_rows[self.places[at]])
+        return self.scores[at], row, self.query_rows[at]
+
+    def rows(self, at: int) -> slice:
+        """The rows of an image in its segment."""
+        starts = self.snapshot.segments[self.places[at]].starts
+        return slice(*starts[self.positions[at] : self.positions[at] + 2].tolist())
 
     def match(
         self,
@@ -389,8 +411,11 @@ class _FoundImages:
             best, *others = pairs
             return match(best, tuple(map(match, others)))
         except (ValueError, TypeError, DamagedIndexError) as error:
-            # the query has been checked: what the index holds is wrong
-            raise DamagedIndexError(f"{self.snapshot.folder}: image {id_!r}: {error}") from error
+            raise self.damaged(at, error) from error
+
+    def damaged(self, at: int, error: Exception) -> DamagedIndexError:
+        """The error of a hit that cannot be made: the query has been checked, so what the index holds is wrong."""
+        return DamagedIndexError(f"{self.snapshot.folder}: image {self.ids[at]!r}: {error}")
 
 
 def _where(snapshot: Snapshot, numbers: Int64Array) -> tuple[list[int], list[int], list[slice]]:

@@ -19,13 +19,15 @@ def best_pairs(rows: ImageRows, query: RegionDescriptors) -> tuple[Int64Array, I
         int64 ``(n,)`` positions of these images in ``rows.images``, the row and the query row of each, and float32
         ``(n,)`` the product of both.
     """
-    images = np.flatnonzero(np.diff(rows.starts))
+    images = (rows.starts[1:] > rows.starts[:-1]).nonzero()[0]
     if not len(images) or not len(query):
         return images[:0], images[:0], images[:0], np.zeros(0, np.float32)
     products = rows.vectors @ query_vectors(query).T
     starts, best = rows.starts[images], products.max(axis=1)
     largest = np.maximum.reduceat(best, starts)
-    is_largest = best == np.repeat(largest, np.diff(starts, append=len(best)))
+    of_rows = np.zeros(len(rows.images), np.float32)
+    of_rows[images] = largest
+    is_largest = best == of_rows[rows.items]
     of_images = np.minimum.reduceat(np.where(is_largest, np.arange(len(best)), len(best)), starts)
     return images, of_images, products[of_images].argmax(axis=1), largest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +10,9 @@ from objemb import checks
 from objemb.registry import plugin
 from objemb.rerank._database import as_boxes
 from objemb.rerank.base import Reranker, Search, ranked_first
-from objemb.structures import Box, ImageRows, Match, RegionDescriptors, Regions, SearchResult
-from objemb.structures.results import COSINE
+from objemb.structures import ImageRows, Match, RegionDescriptors, Regions, SearchResult
+from objemb.structures.fields import checked_box
+from objemb.structures.results import COSINE, NO_METADATA
 from objemb.types import BoolArray, Float32Array, Int64Array
 
 #: Ways to compute the score of an image from its pairs of regions.
@@ -65,30 +65,41 @@ class RegionMatch(Reranker):
             query = _looked_at(search, number)
         if len(query) == 1 and search.is_as_found(number):
             return result  # the best pair of each image is the one that was found
-        boxes = as_boxes(query.regions.boxes.tolist())
         rows = search.database.rows_of_images(result.images[: self.top])
-        return self._matched(replace(result, query_boxes=boxes), rows, query)
+        return self._matched(result, rows, query, search.is_as_found(number))
 
-    def _matched(self, result: SearchResult, rows: ImageRows, query: RegionDescriptors) -> SearchResult:
-        """A result with the new scores and pairs of its first hits, whose rows are given; those without rows come
-        last."""
-        filled = np.flatnonzero(np.diff(rows.starts))
+    def _matched(self, result: SearchResult, rows: ImageRows, query: RegionDescriptors, bare: bool) -> SearchResult:
+        """A result with the new scores and pairs of its first hits; those without rows come last.
+
+        Args:
+            result: The result.
+            rows: The rows of its first hits.
+            query: The rows that are compared with them.
+            bare: Whether the hits are known to have no metadata.
+        """
+        filled = (rows.starts[1:] > rows.starts[:-1]).nonzero()[0]
         if not len(filled):
             return result
         starts, positions = rows.starts[filled], filled.tolist()
         products = rows.vectors @ query.vectors.T
         best = np.maximum.reduceat(products, starts, axis=0)  # (images, query rows)
         scores = self._scores(products, best, starts)
+        if not np.isfinite(scores).all():
+            raise ValueError("region_match: expected finite vectors, found others")
         shown = np.argsort(-best, axis=1, kind="stable")[:, : 1 + RUNNERS_UP]
         of_pairs = np.minimum(np.take_along_axis(best, shown, axis=1), scores[:, None])
         of_pairs[:, 0] = scores
+        query_boxes = as_boxes(query.regions.boxes.tolist())
 
         def match(n: int) -> Match:
             own = slice(*rows.starts[positions[n] : positions[n] + 2])
-            boxes = rows.boxes[own][products[own, shown[n]].argmax(axis=0)].tolist()
-            return _match(result[positions[n]], of_pairs[n].tolist(), boxes, shown[n].tolist(), result.query_boxes)
+            found = rows.boxes[own][products[own, shown[n]].argmax(axis=0)].tolist()
+            boxes = [checked_box("Match.box", box) for box in found]  # those of an index may be damaged
+            pairs = list(zip(of_pairs[n].tolist(), boxes, (query_boxes[q] for q in shown[n].tolist()), strict=True))
+            metadata = NO_METADATA if bare else result[positions[n]].metadata
+            return Match.of_pairs(rows.images[positions[n]], pairs, metadata)
 
-        return ranked_first(result, positions, scores.tolist(), match)
+        return ranked_first(replace(result, query_boxes=query_boxes), positions, scores.tolist(), match)
 
     def _scores(self, products: Float32Array, best: Float32Array, starts: Int64Array) -> Float32Array:
         """The scores of images.
@@ -108,19 +119,6 @@ class RegionMatch(Reranker):
             best = np.where(products.argmax(axis=1)[first] == np.arange(best.shape[1]), best, 0)
         mean: Float32Array = best.mean(axis=1)
         return mean
-
-
-def _match(
-    hit: Match,
-    scores: Sequence[float],
-    boxes: Sequence[Sequence[float]],
-    query_rows: Sequence[int],
-    query_boxes: Sequence[Box],
-) -> Match:
-    """A hit with other pairs of boxes, the first of which is the match and the others its runners-up."""
-    (score, box, asked), *others = zip(scores, as_boxes(boxes), query_rows, strict=True)
-    rest = tuple(Match(hit.image, s, b, query_boxes[q], hit.label, hit.metadata) for s, b, q in others)
-    return Match(hit.image, score, box, query_boxes[asked], hit.label, hit.metadata, rest)
 
 
 def _looked_at(search: Search, number: int) -> RegionDescriptors:

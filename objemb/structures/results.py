@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from objemb import checks
 from objemb.structures.fields import (
     Box,
+    ReadOnlyDict,
     Scalar,
     checked_box,
     checked_id,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from objemb.structures.result_table import DataFrame
 
+#: The metadata of an image that has none.
+NO_METADATA: Mapping[str, Scalar] = ReadOnlyDict()
 #: Default meaning of scores.
 COSINE = "cosine similarity, at most 1"
 
@@ -72,6 +75,28 @@ class Match:
             checks.between("Match.p_false", self.p_false, 0, math.inf)
         if any(r.score > score for r in self.runners_up):
             raise ValueError(f"Match.runners_up: expected scores of at most {score}, found a larger one")
+
+    @staticmethod
+    def of_pairs(
+        image: str, pairs: Sequence[tuple[float, Box, Box]], metadata: Mapping[str, Scalar] = NO_METADATA
+    ) -> Match:
+        """A match without a label, of values that have been checked: a fifth of the time that checking them takes.
+
+        Args:
+            image: Id of the image.
+            pairs: Score, box and query box of each pair, best first; the others are the runners-up of the first.
+            metadata: Metadata of the image, read-only.
+        """
+        matches = []
+        for score, box, query_box in pairs:
+            match = object.__new__(Match)
+            values = match.__dict__
+            values["image"], values["score"], values["box"], values["query_box"] = image, score, box, query_box
+            values["label"], values["metadata"], values["runners_up"] = None, metadata, ()
+            values["view"], values["p_false"] = 0, None
+            matches.append(match)
+        matches[0].__dict__["runners_up"] = tuple(matches[1:])
+        return matches[0]
 
     def named(self, label: str | None, metadata: Mapping[str, Scalar]) -> Match:
         """The same match with another label and metadata; what has been checked is not checked again."""

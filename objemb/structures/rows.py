@@ -48,7 +48,8 @@ class ImageRows:
             raise ValueError(f"{name}.boxes: expected shape ({count}, 4), found {self.boxes.shape}")
         if self.items.shape != (count,) or self.items.dtype != np.int64:
             raise ValueError(f"{name}.items: expected int64 ({count},), found {self.items.dtype} {self.items.shape}")
-        if count and (np.any(np.diff(self.items) < 0) or self.items[0] < 0 or self.items[-1] >= len(self.images)):
+        falling = (self.items[1:] < self.items[:-1]).any()
+        if count and (falling or self.items[0] < 0 or self.items[-1] >= len(self.images)):
             raise ValueError(f"{name}.items: expected ascending numbers below {len(self.images)}, found others")
         if self.sizes is not None and self.sizes.shape != (count, 2):
             raise ValueError(f"{name}.sizes: expected shape ({count}, 2), found {self.sizes.shape}")

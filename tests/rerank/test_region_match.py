@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +55,30 @@ def test_scores_as_the_loop_gives_them(score: str) -> None:
             is_mutual = max(float(rows[row] @ other) for other in queries) == float(rows[row] @ q)
             values.append(float(rows[row] @ q) if score != "mutual" or is_mutual else 0.0)
         assert hit.score == pytest.approx(max(values) if score == "max" else sum(values) / 4, abs=1e-5)
+
+
+def test_hits_keep_their_metadata() -> None:
+    data = database([X, Z], [(0.8, 0.6, 0), (0.0, 0.8, 0.6)], dim=3)
+    asked = search(data, query(X, Y, dim=3))
+    known = replace(asked.results[0], hits=[replace(hit, metadata={"n": hit.image}) for hit in asked.results[0]])
+    hits = RegionMatch().rerank(replace(asked, results=(known,))).results[0]
+    assert [(hit.image, hit.metadata) for hit in hits] == [("1", {"n": "1"}), ("0", {"n": "0"})]
+    with pytest.raises(TypeError, match="read-only mapping"):
+        hits[0].metadata["n"] = 1  # type: ignore[index]
+    made = RegionMatch().rerank(asked).results[0][0]
+    others = tuple(replace(other, metadata={}) for other in hits[0].runners_up)
+    assert made == replace(made) == replace(hits[0], metadata={}, runners_up=others)
+
+
+def test_damaged_rows_are_errors() -> None:
+    data = random_database(3)
+    asked = search(data, described("q", random_rows(2, seed=9).tolist(), 8))
+    bad = replace(data, boxes=np.full_like(data.boxes, np.nan))
+    with pytest.raises(ValueError, match=r"Match.box: expected \(x1, y1, x2, y2\)"):
+        list(RegionMatch().rerank(replace(asked, database=bad)).results[0])
+    bad = replace(data, vectors=np.full_like(data.vectors, np.nan))
+    with pytest.raises(ValueError, match="region_match: expected finite vectors"):
+        RegionMatch().rerank(replace(asked, database=bad))
 
 
 def test_one_region_changes_nothing_but_rounding() -> None:

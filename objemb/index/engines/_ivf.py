@@ -37,12 +37,14 @@ ROWS_PER_LIST, SAMPLE_PER_LIST = 64, 64
 SAMPLE = 1 << 14
 #: Rounds of k-means at most.
 KMEANS_ROUNDS = 10
-#: Rows that a query scores in its lists, in all and per requested image.
+#: Rows that a row of a query scores in its lists, in all and per image that it is to bring.
 ROWS_LOOKED_AT, ROWS_PER_IMAGE = 2048, 64
+#: Up to so many images, each row of a query is to bring all that are wanted.
+FEW_IMAGES = 10
 #: Number of rows that are added to the structure at a time.
 ROWS_PER_STEP = 1 << 16
-#: Candidates per wanted image in the first round; every further round takes this many times more of them, from as many
-#: times more lists.
+#: Candidates per image that a row is to bring in the first round; every further round takes this many times more of
+#: them, from as many times more lists.
 CANDIDATES, GROWTH = 3, 4
 #: Rounds after which what is still missing is searched exactly.
 ROUNDS = 3
@@ -141,6 +143,15 @@ def default_lists(rows: int) -> int:
     """Number of lists: 2 sqrt(rows) as a power of two, of ``ROWS_PER_LIST`` rows or more; 2048 for a million rows."""
     wanted = min(2 * rows**0.5, rows / ROWS_PER_LIST)
     return 1 << max(0, round(math.log2(max(wanted, 1))))
+
+
+def images_per_row(k: int, query_rows: int) -> int:
+    """How many of the ``k`` images of a query each of its rows is to bring.
+
+    Rows that look for different things bring ``k / query_rows`` each, rows that look for the same thing all of them:
+    the number is the geometric mean of both, but no less than 10, or ``k`` if that is less.
+    """
+    return max(math.ceil(k / math.sqrt(query_rows)), min(k, FEW_IMAGES))
 
 
 def default_probes(lists: int, rows: int, k: int) -> int:
@@ -244,15 +255,29 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         if alive < SELECTIVE * self.covered:
             return search_exact(blocks, queries, groups, k, count=count)
         state = _SearchState(table, queries, groups, k, count, selector)
-        return self._rounds(state, default_probes(self.lists, self.covered, k) if probes is None else max(1, probes))
+        sizes = np.bincount(groups, minlength=count)
+        found = []
+        for size in sorted(set(sizes.tolist()) - {0}):  # so that an answer does not depend on the other queries
+            share = images_per_row(k, size)
+            first = default_probes(self.lists, self.covered, share) if probes is None else max(1, probes)
+            found.append(self._rounds(state, np.flatnonzero(sizes[groups] == size), share, first))
+        if len(found) == 1:
+            return found[0]
+        return top_images(Pairs.cat([pairs_of(hits) for hits in found]), count, k)
 
-    def _rounds(self, state: _SearchState, probes: int) -> GroupedHits:
-        """Search in more and more lists, finally in all, for queries with fewer than ``k`` images."""
-        candidates = CANDIDATES * self._engine.coarseness * state.k
-        every = np.arange(len(state.queries))
-        hits = top_images(self._probe(state, every, candidates, probes), state.count, state.k)
+    def _rounds(self, state: _SearchState, query_rows: Int64Array, share: int, probes: int) -> GroupedHits:
+        """Search in more and more lists, finally in all, for queries with fewer than ``k`` images.
+
+        Args:
+            state: The arguments of the search.
+            query_rows: All rows of some of the queries.
+            share: How many images each of these rows is to bring.
+            probes: Number of lists probed at first.
+        """
+        candidates = CANDIDATES * self._engine.coarseness * share
+        hits = top_images(self._probe(state, query_rows, candidates, probes), state.count, state.k)
         for number in range(1, ROUNDS + 1):
-            incomplete = np.flatnonzero(hits.images[state.groups, -1] == NO_HIT)
+            incomplete = query_rows[hits.images[state.groups[query_rows], -1] == NO_HIT]
             if not len(incomplete):
                 break
             candidates, probes = candidates * GROWTH, probes * GROWTH

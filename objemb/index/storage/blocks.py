@@ -141,17 +141,16 @@ class RowTable:
             return columns[0][rows].astype(out.dtype, copy=False)
         order = None if (rows[1:] >= rows[:-1]).all() else rows.argsort(kind="stable")
         ascending = rows if order is None else rows[order]
-        ends = ascending.searchsorted(self.starts).tolist()
-        for number, column in enumerate(columns):
-            here = slice(ends[number], ends[number + 1])
-            if here.start == here.stop:
-                continue
-            own = ascending[here] - self.starts[number]
+        ends = ascending.searchsorted(self.starts)
+        counts = np.diff(ends)
+        own = ascending - self.starts[:-1].repeat(counts)
+        for number in counts.nonzero()[0].tolist():
+            here, column = slice(ends[number], ends[number + 1]), columns[number]
             if column.dtype == out.dtype:
                 # "clip" changes no row that is there, and spares the copy that the default makes
-                column.take(own, axis=0, out=out[here], mode="clip")
+                column.take(own[here], axis=0, out=out[here], mode="clip")
             else:
-                out[here] = column[own]
+                out[here] = column[own[here]]
         if order is None:
             return out
         placed = np.empty_like(out)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from objemb.checks import DamagedIndexError
-from objemb.index.engines._ivf import FILE, IvfStructure, default_lists, default_probes
+from objemb.index.engines._ivf import FILE, IvfStructure, default_lists, default_probes, images_per_row
 from objemb.index.engines.base import Structure
 from objemb.index.engines.exact import search_exact
 from objemb.index.storage.blocks import VectorBlock
@@ -167,6 +167,26 @@ def test_default_lists_and_probes() -> None:
         27,
         32,
     ]
+
+
+def test_rows_of_a_query_share_its_images() -> None:
+    assert [images_per_row(k, 1) for k in (1, 10, 100)] == [1, 10, 100]
+    assert [images_per_row(k, 4) for k in (1, 10, 16, 100, 101)] == [1, 10, 10, 50, 51]
+
+
+def test_an_answer_does_not_depend_on_the_other_queries() -> None:
+    """Queries of different numbers of rows probe different numbers of lists."""
+    block = gallery()
+    index = built([block], lists=64)
+    queries, groups = gallery(10, seed=2).vectors[:22], np.repeat([0, 1, 3], [1, 16, 5])
+    together = index.search(queries, groups, 40, [block], count=4)
+    for query in (0, 1, 3):
+        own = groups == query
+        alone = index.search(queries[own], groups[own] - query, 40, [block])
+        np.testing.assert_array_equal(together.images[query], alone.images[0])
+        np.testing.assert_array_equal(together.scores[query], alone.scores[0])
+        np.testing.assert_array_equal(together.query_rows[query] - np.flatnonzero(own)[0], alone.query_rows[0])
+    assert np.all(together.images[2] == NO_HIT)
 
 
 def test_what_cannot_be_built() -> None:
