@@ -85,16 +85,24 @@ FULL: dict[str, dict[str, object]] = {
     "`faster_rcnn`, MobileNetV2, `tail`": student(faster_rcnn(MOBILENET), tail(MOBILENET), object_side=96),
     TIMM_ROW: student(faster_rcnn(TIMM), tail(TIMM), object_side=96),
 }
+
+
+def detectron2_rcnn(config: str) -> dict[str, object]:
+    """A network of Detectron2's own configs, of two classes."""
+    few = ["MODEL.RPN.POST_NMS_TOPK_TEST", 200]
+    return {"name": "detectron2_rcnn", "config": config, "weights": "random", "num_classes": 2, "opts": few, **SIDES}
+
+
 #: Where Detectron2 is installed.
 DETECTRON2 = {
     "R-50-FPN of Detectron2, `embedding`": student(
-        {
-            "name": "detectron2_rcnn",
-            "config": "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
-            **{"weights": "random", "num_classes": 2, "opts": ["MODEL.RPN.POST_NMS_TOPK_TEST", 200], **SIDES},
-        },
+        detectron2_rcnn("COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"), EMBEDDING
+    ),
+    "R-50-C4 of Detectron2, `embedding`, windows of its input": student(
+        detectron2_rcnn("COCO-Detection/faster_rcnn_R_50_C4_3x.yaml"),
         EMBEDDING,
-    )
+        **{"object_side": 96, "windows_from": "input"},
+    ),
 }
 #: Standard deviations that the outputs of Detectron2's heads get, in the order in which they run. Its networks have no
 #: norms to settle: with random weights their boxes lie far outside of the photo, and hardly any two are apart.

@@ -23,6 +23,7 @@ class OnePassProgram(DescriptionProgram):
         max_detections: See :meth:`objemb.describers.base.Describer.program`.
         row: Likewise.
         object_side: See :class:`~objemb.describers.one_pass.OnePass`; None for no windows.
+        from_input: Whether windows are cut from the network's input.
         multiple: Sides of windows are multiples of this, in pixels.
         octaves: Boxes larger or smaller than ``object_side`` by more than this are described from a window.
     """
@@ -34,6 +35,7 @@ class OnePassProgram(DescriptionProgram):
         max_detections: int,
         row: RowOfRegions | None,
         object_side: float | None,
+        from_input: bool,
         multiple: int,
         octaves: float,
     ) -> None:
@@ -45,9 +47,9 @@ class OnePassProgram(DescriptionProgram):
         self.levels = levels
         self.max_detections, self.min_score = self.regions.max_detections, self.regions.min_score
         self.covers = self.regions.covers
-        self.object_side, self.octaves = object_side, octaves
+        self.object_side, self.from_input, self.octaves = object_side, from_input, octaves
         if object_side is not None:
-            self.windows = WindowProgram(object_side, self.detector.mean, multiple)
+            self.windows = WindowProgram(object_side, None if from_input else self.detector.mean, multiple)
             self.canvas_maps = CanvasMaps(self._window_maps, self.detector, self.windows.canvas, multiple)
 
     def photos(self, photos: Tensor) -> dict[str, Tensor]:
@@ -58,48 +60,58 @@ class OnePassProgram(DescriptionProgram):
         described = []
         for i, (photo, boxes) in enumerate(zip(photos.unbind(), found, strict=True)):
             maps = [features[name][i : i + 1] for name in self.levels]
-            described.append({**detected(boxes), **self._described(photos, photo, maps, size, boxes)})
+            described.append({**detected(boxes), **self._described(photos, photo, pixels[i], maps, size, boxes)})
         return {name: torch.stack([one[name] for one in described]) for name in described[0]}
 
     def boxes(self, photo: Tensor, boxes: Tensor) -> Tensor:
         """See :meth:`DescriptionProgram.boxes`."""
         pixels, size = self.detection.prepared(photo[None])
         maps = self.detector.maps(NetworkInput(pixels, []), self.levels)
-        return self._vectors(photo, [maps[name] for name in self.levels], size, boxes)
+        return self._vectors(photo, pixels[0], [maps[name] for name in self.levels], size, boxes)
 
     def _described(
-        self, photos: Tensor, photo: Tensor, maps: list[Tensor], size: Tensor, found: PaddedBoxes
+        self, photos: Tensor, photo: Tensor, pixels: Tensor, maps: list[Tensor], size: Tensor, found: PaddedBoxes
     ) -> dict[str, Tensor]:
         """The vectors of one photo."""
         boxes, scores = with_whole(photos, found)
-        vectors = self._vectors(photo, maps, size, boxes)
+        vectors = self._vectors(photo, pixels, maps, size, boxes)
         if self.row is not None:
             return {"whole": self.row(vectors, scores)}
         return {"vectors": padded_rows(vectors[1:], self.max_detections), "whole": vectors[0]}
 
-    def _vectors(self, photo: Tensor, maps: list[Tensor], size: Tensor, boxes: Tensor) -> Tensor:
-        """Vectors ``(N, D)`` of boxes ``(N, 4)`` in pixels of the photo, N at least 1."""
+    def _vectors(self, photo: Tensor, pixels: Tensor, maps: list[Tensor], size: Tensor, boxes: Tensor) -> Tensor:
+        """Vectors ``(N, D)`` of boxes ``(N, 4)`` in pixels of the photo, N at least 1.
+
+        Args:
+            photo: uint8 ``(H, W, 3)``.
+            pixels: ``(3, h, w)``: the photo as input of the network.
+            maps: Of the levels that the head reads.
+            size: float32 ``(2,)``, height and width of the photo within the input.
+            boxes: The boxes.
+        """
         extent = lengths((photo.shape[0], photo.shape[1]), photo)
         in_network = boxes * (size / extent).flip(0).repeat(2)
         samples = self.head.sampled_rois(maps, torch.cat([boxes.new_zeros(boxes.shape[0], 1), in_network], dim=1))
         if self.object_side is not None:
             sides = (in_network[:, 2:] - in_network[:, :2]).amax(dim=1)
             apart = rows_where((sides / self.object_side).log2().abs() > self.octaves)
-            samples = self._with_windows(photo, boxes, samples, apart)
+            seen = (pixels.permute(1, 2, 0), size, in_network) if self.from_input else (photo, extent, boxes)
+            samples = self._with_windows(*seen, samples, apart)
         vectors = l2(self.head.embed(samples).float())
         return vectors if self.whitening is None else self.whitening(vectors)
 
-    def _with_windows(self, photo: Tensor, boxes: Tensor, samples: Tensor, apart: Tensor) -> Tensor:
+    def _with_windows(self, picture: Tensor, extent: Tensor, boxes: Tensor, samples: Tensor, apart: Tensor) -> Tensor:
         """The samples of boxes, with those of boxes that are ``apart`` replaced by samples from a window each."""
         # one additional window, of the first box, because runtimes do not support empty batches; its samples are cut
         # off
         extended = torch.cat([samples, samples[:1]])
         surplus = torch.ones_like(samples[:, 0, 0, 0]).sum().long()[None]
-        pixels, sizes, moved = self.windows(photo, torch.cat([boxes[apart], boxes[:1]]))
+        pixels, sizes, moved = self.windows(picture, extent, torch.cat([boxes[apart], boxes[:1]]))
         numbers = torch.arange(moved.shape[0], device=moved.device)[:, None].to(moved.dtype)
         of_windows = self.head.sampled_rois(self.canvas_maps(pixels, sizes), torch.cat([numbers, moved], dim=1))
         return extended.index_put((torch.cat([apart, surplus]),), of_windows)[:-1]
 
     def _window_maps(self, pixels: Tensor) -> list[Tensor]:
-        maps = self.detector.maps(NetworkInput(self.detection.normalised(pixels), []), self.levels)
+        normalised = pixels if self.from_input else self.detection.normalised(pixels)
+        maps = self.detector.maps(NetworkInput(normalised, []), self.levels)
         return [maps[name] for name in self.levels]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from objemb.ops.byte_resize import resized_parts
+from objemb.ops.byte_resize import BYTES, FLOATS, resized_parts
 from objemb.ops.windows import MARGIN, ROUNDING
 
 #: Largest difference of maps, of values around 1, between a window and the same window on a canvas, that is rounding.
@@ -18,13 +18,15 @@ TOLERANCE = 1e-3
 
 
 class WindowProgram(nn.Module):
-    """What :func:`objemb.describers._windows.windows_around` gives, each window in the corner of a square canvas.
+    """What :func:`objemb.describers._windows.windows_around` gives of a photo, or
+    :func:`objemb.ops.windows.input_windows` of a network's input, each window in the corner of a square canvas.
 
-    Pixels are resized as PyTorch resizes bytes, see :mod:`objemb.ops.byte_resize`.
+    Pixels are resized as PyTorch does, see :mod:`objemb.ops.byte_resize`.
 
     Args:
         side: Longer side of a box in its window, in pixels.
-        colour: float ``(3,)``, RGB, 0 to 1: of what a photo does not fill.
+        colour: float ``(3,)``, RGB, 0 to 1: of what a photo does not fill; None for windows of an input, which is zero
+            there.
         multiple: Sides of windows are multiples of this.
 
     Attributes:
@@ -33,26 +35,26 @@ class WindowProgram(nn.Module):
 
     colour: Tensor
 
-    def __init__(self, side: float, colour: Tensor, multiple: int) -> None:
+    def __init__(self, side: float, colour: Tensor | None, multiple: int) -> None:
         super().__init__()
         self.side, self.multiple = side, multiple
+        self.rounding, self.white = (FLOATS, 1.0) if colour is None else (BYTES, 255.0)
         self.canvas = multiple * max(1, math.ceil((side + 2 * MARGIN - ROUNDING) / multiple))
-        self.register_buffer("colour", colour.clone().float(), persistent=False)
+        self.register_buffer("colour", torch.zeros(3) if colour is None else colour.clone().float(), persistent=False)
 
-    def forward(self, photo: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, picture: Tensor, extent: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cut and resize.
 
         Args:
-            photo: uint8 ``(H, W, 3)``.
+            picture: ``(H, W, 3)``: a photo, uint8, or an input, float32.
+            extent: ``(2,)``: height and width of what is in it, without padding.
             boxes: float32 ``(M, 4)`` in its pixels, M at least 1.
 
         Returns:
-            float32 ``(M, 3, canvas, canvas)``, 0 to 1; int64 ``(M, 2)``, rows and columns of each window; and
-            the boxes in pixels of their windows.
+            float32 ``(M, 3, canvas, canvas)``, 0 to 1 or as the input; int64 ``(M, 2)``, rows and columns of each
+            window; and the boxes in pixels of their windows.
         """
-        height, width = photo.shape[:2]
-        ends = torch.stack([boxes.new_full((), 1) * height, boxes.new_full((), 1) * width]).double()
-        corners = boxes.double()
+        ends, corners = extent.double(), boxes.double()
         low, high = corners[:, [1, 0]], corners[:, [3, 2]]
         factor = self.side / (high - low).amax(dim=1, keepdim=True).clamp(min=1.0)
         wanted = torch.minimum((high - low) * factor + 2 * MARGIN, ends * factor)
@@ -63,10 +65,10 @@ class WindowProgram(nn.Module):
         stop = torch.maximum(begin + 1, torch.minimum(ends, (first + 2 * half).ceil()))
         sizes = torch.minimum(lengths, ((stop - begin) * factor).round().clamp(min=1))
         scale = (sizes / (stop - begin)).float()
-        corner = begin.float().flip(1).repeat(1, 2)
-        moved = (boxes - corner) * scale.flip(1).repeat(1, 2)
+        moved = (boxes - begin.float().flip(1).repeat(1, 2)) * scale.flip(1).repeat(1, 2)
         canvas = self.canvas, self.canvas
-        pixels = resized_parts(photo, begin, stop, sizes, torch.zeros_like(sizes), canvas) / 255
+        corner = torch.zeros_like(sizes)
+        pixels = resized_parts(picture, begin, stop, sizes, corner, canvas, self.rounding) / self.white
         places = torch.arange(self.canvas, device=boxes.device)
         filled = places < sizes[:, :, None]
         inside = filled[:, 0, :, None] & filled[:, 1, None, :]

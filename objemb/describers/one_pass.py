@@ -123,12 +123,8 @@ class OnePass(BoxEmbedder):
 
     def program(self, max_detections: int, row: RowOfRegions | None = None) -> OnePassProgram:
         """See :meth:`Describer.program`."""
-        if self.object_side is not None and self.windows_from != "photo":
-            raise TypeError(
-                "windows_from: expected photo in a model that is exported, found input; build the model with "
-                "describer.windows_from=photo, whose vectors of objects of other sizes differ"
-            )
-        return OnePassProgram(self, tuple(self.levels), max_detections, row, self.object_side, self._multiple, OCTAVES)
+        windows = self.object_side, self.windows_from == "input", self._multiple, OCTAVES
+        return OnePassProgram(self, tuple(self.levels), max_detections, row, *windows)
 
     def _describe(self, photos: Sequence[Photo], given: Sequence[Regions | None]) -> tuple[list[Regions], Tensor]:
         """See :meth:`Describer._describe`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from objemb.detectors._rcnn_program import anchors_by_number, clipped, decoded
 from objemb.detectors.capabilities import DetectionProgram, PaddedBoxes
 from objemb.layers.first_kept import FirstKept
-from objemb.ops.byte_resize import resized_parts
+from objemb.ops.byte_resize import PILLOW, resized_parts
 from objemb.ops.grid import lengths
 from objemb.ops.tensors import padded_rows, rows_where
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NONE = -1e30
 #: What Detectron2 adds to the side of a box, as a share of the canonical one, before it takes its logarithm.
 SHIFT = 1e-8
+
+Length = TypeVar("Length", int, Tensor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +50,20 @@ class Detectron2Program(DetectionProgram):
         bgr: Whether the channels of its input are blue, green and red.
 
     Raises:
-        TypeError: Other heads than ``StandardROIHeads`` and ``CascadeROIHeads``, or rotated boxes.
+        TypeError: Other heads than ``StandardROIHeads``, ``CascadeROIHeads`` and ``Res5ROIHeads``, or rotated boxes.
         ValueError: The input is padded to a square that it may exceed.
     """
 
     def __init__(self, network: GeneralizedRCNN, sides: tuple[int, int], bgr: bool) -> None:
         super().__init__()
         from detectron2.modeling.proposal_generator.rpn import RPN
-        from detectron2.modeling.roi_heads import StandardROIHeads
+        from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 
         heads = network.roi_heads
-        known = isinstance(heads, StandardROIHeads)  # of which a cascade is a kind
+        known = isinstance(heads, (StandardROIHeads, Res5ROIHeads))  # a cascade is a kind of the first
         if not known or type(network.proposal_generator) is not RPN:
             raise TypeError(
-                "detector: expected StandardROIHeads or CascadeROIHeads behind an RPN in a Detectron2 "
+                "detector: expected StandardROIHeads, CascadeROIHeads or Res5ROIHeads behind an RPN in a Detectron2 "
                 f"network that is exported, found {type(heads).__name__} behind "
                 f"{type(network.proposal_generator).__name__}"
             )
@@ -81,23 +83,38 @@ class Detectron2Program(DetectionProgram):
 
     def prepared(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`DetectionProgram.prepared`."""
-        height, width = photos.shape[1:3]
-        short, long = cast(int, torch.sym_min(height, width)), cast(int, torch.sym_max(height, width))
-        shorter, longer = self.sides
-        size = tuple(
-            torch.sym_max(1, torch.sym_min(_rounded(side, shorter, short), _rounded(side, longer, long)))
-            for side in (height, width)
-        )
-        filled = (self.square,) * 2 if self.square > 0 else size
-        padded = cast(tuple[int, int], tuple((s + self.multiple - 1) // self.multiple * self.multiple for s in filled))
-        extent, inner = (lengths(cast(tuple[int, int], s), photos)[None].double() for s in ((height, width), size))
+        sides = photos.shape[1], photos.shape[2]
+        size, padded = self._sizes(sides, photos)
+        extent, inner = lengths(sides, photos)[None].double(), size[None].double()
         none = torch.zeros_like(extent)
-        pixels = torch.cat(
-            [resized_parts(p, none, extent, inner, none, padded, as_pillow=True) for p in photos.unbind()]
-        )
+        pixels = torch.cat([resized_parts(p, none, extent, inner, none, padded, PILLOW) for p in photos.unbind()])
         rows, columns = (torch.arange(n, device=photos.device) for n in padded)
         inside = (rows < inner[0, 0])[:, None] & (columns < inner[0, 1])
         return torch.where(inside, self.normalised(pixels / 255), 0.0), inner[0].float()
+
+    def _sizes(self, sides: tuple[int, int], like: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """int64 ``(2,)``, height and width at which a photo enters the network, and those of the network's input.
+
+        Where the sides of the photo are not known, those of the input are read from the tensor: as expressions of
+        symbols, a tracer would not see which lengths are equal.
+        """
+        shorter, longer = self.sides
+        if not any(isinstance(side, torch.SymInt) for side in sides):
+            by_side = ((_rounded(s, shorter, min(sides)), _rounded(s, longer, max(sides))) for s in sides)
+            height, width = (max(1, min(two)) for two in by_side)
+            size = lengths((height, width), like)
+            cells = tuple(-(-side // self.multiple) for side in (height, width))
+        else:
+            both = lengths(sides, like)
+            of_short, of_long = _rounded(both, shorter, both.amin(dim=0)), _rounded(both, longer, both.amax(dim=0))
+            size = torch.minimum(of_short, of_long).clamp(min=1)
+            cells = tuple(number.item() for number in (size + (self.multiple - 1)) // self.multiple)
+            for number in cells:
+                torch._check(number >= 1)
+                torch._check(number <= longer // self.multiple + 1)
+        if self.square > 0:
+            cells = (-(-self.square // self.multiple),) * 2
+        return size, cast(tuple[int, int], tuple(self.multiple * number for number in cells))
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """See :meth:`DetectionProgram.normalised`."""
@@ -181,14 +198,17 @@ class Detectron2Program(DetectionProgram):
 
 def _box_stages(heads: ROIHeads) -> tuple[list[str], ROIPooler, list[_Stage]]:
     """Names of the levels that the box heads read, what pools boxes from them, and the stages: one but of a cascade."""
-    from detectron2.modeling.roi_heads import CascadeROIHeads
+    from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 
+    if isinstance(heads, Res5ROIHeads):
+        stage = _Stage(lambda pooled: heads.res5(pooled).mean(dim=[2, 3]), heads.box_predictor)
+        return heads.in_features, heads.pooler, [stage]
     if isinstance(heads, CascadeROIHeads):
         stages = [_Stage(*parts) for parts in zip(heads.box_head, heads.box_predictor, strict=True)]
         return heads.box_in_features, heads.box_pooler, stages
     return heads.box_in_features, heads.box_pooler, [_Stage(heads.box_head, heads.box_predictor)]
 
 
-def _rounded(side: int, target: int, length: int) -> int:
-    """``side * target / length``, halves up; lengths may be those of tensors of any shape."""
+def _rounded(side: Length, target: int, length: Length) -> Length:
+    """``side * target / length``, halves up."""
     return (2 * side * target + length) // (2 * length)

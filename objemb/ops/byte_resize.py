@@ -1,17 +1,36 @@
-"""PyTorch's and Pillow's antialiased resize of bytes as matrix products, for programs that are traced."""
+"""PyTorch's and Pillow's antialiased resize as matrix products, for programs that are traced."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor
 
-#: PyTorch's weights for bytes are integers below the first number, divided by a power of two with at most the second as
-#: exponent.
-WEIGHT_LIMIT, WEIGHT_BITS = 1 << 15, 22
-#: Pillow's always have that exponent, so that its weights, up to 1, are below this.
-PILLOW_LIMIT = (1 << WEIGHT_BITS) + 1
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a resize rounds.
+
+    Attributes:
+        limit: Weights are integers below this, divided by a power of two, and results are bytes; None for neither.
+        dtype: Of the sums.
+    """
+
+    limit: int | None
+    dtype: torch.dtype
+
+
+#: Weights that are integers are divided by a power of two with at most this exponent.
+WEIGHT_BITS = 22
+#: PyTorch's resize of bytes.
+BYTES = Rounding(1 << 15, torch.float32)
+#: Pillow's, whose weights, up to 1, always have that exponent. Sums in float64, which take twice the time, are as exact
+#: as its integers.
+PILLOW = Rounding((1 << WEIGHT_BITS) + 1, torch.float64)
+#: PyTorch's resize of floating-point numbers.
+FLOATS = Rounding(None, torch.float32)
 #: Number of pixels of a photo that are resized at a time, but at least one row.
 AT_A_TIME = 1 << 22
 #: More blocks than can be: a tracer would put the limit beyond 64 bits, where ONNX has no number.
@@ -25,28 +44,27 @@ def resized_parts(
     sizes: Tensor,
     first: Tensor,
     canvas: tuple[int, int],
-    as_pillow: bool = False,
+    rounding: Rounding = BYTES,
 ) -> Tensor:
-    """Resize parts of a photo onto canvases of one size, with rounding to bytes after each axis, as in both.
+    """Resize parts of a photo onto canvases of one size, with rounding to bytes after each axis, if at all.
 
     A loop reads the pixels of one part after the other, some rows at a time, so that time and memory do not depend on
     the rest of the photo, and memory does not depend on the size of the parts. Positions and sizes are integers in
     float64 ``(M, 2)``, vertical and horizontal, M at least 1.
 
     Args:
-        photo: uint8 ``(H, W, 3)``.
+        photo: uint8 ``(H, W, 3)``; float32 where nothing is rounded.
         begin: The first pixel of each part.
         stop: The end of each part, exclusive.
         sizes: The size that each part is resized to.
         first: The position of the resized part on its canvas.
         canvas: Height and width of the canvases.
-        as_pillow: Whether to resize as Pillow does, whose weights have more bits, with sums in float64, which are
-            exact, as its integers are. They take twice the time.
+        rounding: Of weights and results.
 
     Returns:
-        float32 ``(M, 3, height, width)``, integers from 0 to 255; 0 outside of the resized part.
+        float32 ``(M, 3, height, width)``, integers from 0 to 255 if rounded; 0 outside of the resized part.
     """
-    limit, dtype = (PILLOW_LIMIT, torch.float64) if as_pillow else (WEIGHT_LIMIT, torch.float32)
+    limit, dtype = rounding.limit, rounding.dtype
     blocks = photo.shape[0] // _at_a_time(photo) + 2  # two at least: a tracer takes an axis of one for a constant
     starts = torch.arange(blocks, device=photo.device) * _at_a_time(photo)
     needed = (starts < stop[:, :1] - begin[:, :1]).nonzero()
@@ -75,7 +93,8 @@ def resized_parts(
         size, corner = sizes[owner][0], first[owner][0]
         y = _slice(top + start, torch.minimum(top + start + rows, bottom), height)
         block = photo[y, _slice(left, right, width)].permute(2, 0, 1).to(dtype)
-        across = _rounded(block @ _weights(block.shape[2], size[1], corner[1], canvas[1], limit).to(dtype).T)
+        across = block @ _weights(block.shape[2], size[1], corner[1], canvas[1], limit).to(dtype).T
+        across = across if limit is None else _rounded(across)
         down = _weights(cast(int, (bottom - top).item()), size[0], corner[0], canvas[0], limit).to(dtype)
         down = down.index_select(1, start + torch.arange(block.shape[1], device=photo.device))
         return number + 1, resized.index_put((owner,), (down @ across)[None], accumulate=True)
@@ -89,7 +108,7 @@ def resized_parts(
     else:
         while is_left(*state, *others):
             state = add_block(*state, *others)
-    return _rounded(state[1]).float()
+    return (state[1] if limit is None else _rounded(state[1])).float()
 
 
 def _at_a_time(photo: Tensor) -> int:
@@ -97,18 +116,18 @@ def _at_a_time(photo: Tensor) -> int:
     return cast(int, torch.sym_max(1, AT_A_TIME // photo.shape[1]))
 
 
-def _weights(length: int, size: Tensor, first: Tensor, canvas: int, limit: int) -> Tensor:
+def _weights(length: int, size: Tensor, first: Tensor, canvas: int, limit: int | None) -> Tensor:
     """Weights of the pixels along one axis of a part for each position along the same axis of its canvas.
 
     They are those of :func:`objemb.ops.images.resize`: a triangle that spans two pixels of the part, or of the result
-    if these are larger, rounded to integers below ``limit``, divided by a power of two.
+    if these are larger, rounded to integers below ``limit``, divided by a power of two, if there is one.
 
     Args:
         length: Number of pixels of the part.
         size: float64 ``()``: number of positions that it is resized to.
         first: float64 ``()``: the first of these positions.
         canvas: Total number of positions; weights are zero outside of the resized part.
-        limit: First integer that is above all weights.
+        limit: See :class:`Rounding`.
 
     Returns:
         float64 ``(canvas, length)``.
@@ -120,6 +139,8 @@ def _weights(length: int, size: Tensor, first: Tensor, canvas: int, limit: int) 
     filled = ((places >= 0) & (places < size))[:, None]
     weights = (1 - distances.abs() / scale.clamp(min=1.0)).clamp(min=0) * filled
     weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    if limit is None:
+        return weights
     largest = weights.amax(dim=(0, 1)).clamp(min=1e-6)
     steps = 2.0 ** ((limit - 0.5) / largest).log2().floor().clamp(max=WEIGHT_BITS)
     return (weights * steps + 0.5).floor() / steps

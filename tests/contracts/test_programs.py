@@ -115,7 +115,10 @@ MODELS: dict[str, tuple[Settings, Settings]] = {
         {"name": "keep"},
     ),
     "one pass": (STUDENT, {"name": "keep"}),
-    "one pass, summed": ({**STUDENT, "max_regions": 3}, {"name": "sum"}),
+    "one pass with windows of its input, summed": (
+        {**STUDENT, "max_regions": 3, "object_side": 20.0, "windows_from": "input"},
+        {"name": "sum"},
+    ),
     "one pass, nothing found": ({**STUDENT, "min_score": 1.0}, {"name": "sum"}),
     "attention": (
         {"name": "regional_attention", "regions": GRID, **LAST, "dim": 8},
@@ -260,7 +263,7 @@ def test_it_can_be_traced(name: str) -> None:
             compare_parts(describer, aggregator, photo, modules[PART])
 
 
-@pytest.mark.parametrize("name", ["r-mac", "crops", "one pass, summed"])
+@pytest.mark.parametrize("name", ["r-mac", "crops", "one pass with windows of its input, summed"])
 def test_photos_of_one_size_in_a_batch(name: str) -> None:
     describer, aggregator = made(name)
     program = program_of(describer, aggregator)

@@ -20,6 +20,7 @@ DESCRIBERS = {
     "embedding": STUDENT,
     "tail": {**STUDENT, "head": TAIL},
     "windows": {**STUDENT, "head": TAIL, "object_side": 32.0},
+    "windows of the input": {**STUDENT, "head": TAIL, "object_side": 32.0, "windows_from": "input"},
     "windows of the pyramid": {**STUDENT, "object_side": 20.0},
     "all that is found": {**STUDENT, "head": TAIL, "nms_iou": 1.0, "max_regions": 3},
     "nothing is sure": {**STUDENT, "head": TAIL, "min_score": 1.0, "object_side": 32.0},
@@ -98,7 +99,7 @@ def test_windows_are_those_of_the_describer(size: tuple[int, int]) -> None:
     photo = random_photo(height, width, seed=3)
     boxes = torch.tensor([[0, 0, width, height], [0, 0, width / 2, height], [width / 3, 0, width / 2, height / 3]])
     colour = torch.tensor([0.5, 0.4, 0.3])
-    pixels, sizes, moved = WindowProgram(48.0, colour, 16)(rows_of(photo), boxes)
+    pixels, sizes, moved = WindowProgram(48.0, colour, 16)(rows_of(photo), torch.tensor(size), boxes)
     assert pixels.shape == (3, 3, 64, 64)
     seen = 0
     for windows in windows_around([photo], [Regions(boxes, photo.size)], [True] * 3, 48.0, colour, 16):

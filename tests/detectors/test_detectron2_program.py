@@ -21,7 +21,10 @@ from objemb.models import build_model
 from objemb.runtimes.exported import BOXES, PHOTOS
 from objemb.structures import Photo
 from tests.detectors.small_detectron2 import C4, CASCADE, DC5, FASTER, MASK, OPTS
+from tests.small_settings import TAIL
 from tests.tiny import random_photo
+
+EMBEDDING = {"name": "embedding", "dim": 8, "width": 8, "weights": "random"}
 
 pytestmark = pytest.mark.detectron2
 
@@ -47,7 +50,7 @@ def rows_of(photo: Photo) -> Tensor:
 
 @pytest.mark.parametrize(
     ("name", "agnostic"),
-    [(FASTER, False), (FASTER, True), (MASK, False), (DC5, False), (CASCADE, True)],
+    [(FASTER, False), (FASTER, True), (MASK, False), (DC5, False), (CASCADE, True), (C4, False)],
 )
 @torch.no_grad()
 def test_it_finds_what_the_detector_finds(name: str, agnostic: bool) -> None:
@@ -81,14 +84,15 @@ def test_normalised_images() -> None:
     assert torch.allclose(built.program().normalised(pixels), built.normalised(pixels).tensors, atol=1e-4)
 
 
-def test_other_heads_are_refused() -> None:
+def test_other_proposals_are_refused() -> None:
     built = registry.build(Detector, {"name": "detectron2_rcnn", "config": C4, "opts": OPTS[C4]})
     assert isinstance(built, Detectron2Rcnn)
-    with pytest.raises(TypeError, match=r"expected StandardROIHeads or .* an RPN .*, found Res5ROIHeads behind RPN"):
+    built.network.proposal_generator = torch.nn.Identity()
+    with pytest.raises(TypeError, match=r"or Res5ROIHeads behind an RPN .*, found Res5ROIHeads behind Identity"):
         built.program()
 
 
-@pytest.mark.parametrize("name", [FASTER, CASCADE])
+@pytest.mark.parametrize("name", [FASTER, CASCADE, C4])
 @torch.no_grad()
 def test_a_traced_student(name: str) -> None:
     settings: dict[str, Any] = {
@@ -112,12 +116,19 @@ def test_a_traced_student(name: str) -> None:
         assert float((found["whole"][0] * torch.as_tensor(expected.vectors[0])).sum()) > 0.999
 
 
-def test_onnx_runtime_gives_what_pytorch_gives_of_a_cascade(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        (CASCADE, {"head": EMBEDDING}),
+        (C4, {"head": {**TAIL, "weights": "random"}, "object_side": 24.0, "windows_from": "input"}),
+    ],
+    ids=["cascade", "C4 with windows of its input"],
+)
+def test_onnx_runtime_gives_what_pytorch_gives(name: str, more: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    detector = {"name": "detectron2_rcnn", "config": CASCADE, "opts": OPTS[CASCADE]}
-    head = {"name": "embedding", "dim": 8, "width": 8, "weights": "random"}
-    describer = {"name": "one_pass", "detector": {**detector, "weights": "random"}, "head": head, "min_score": 0.0}
-    model = build_model({"describer": describer, "aggregator": {"name": "keep"}})
+    detector = {"name": "detectron2_rcnn", "config": name, "opts": OPTS[name], "weights": "random"}
+    torch.manual_seed(3)
+    model = build_model({"describer": {"name": "one_pass", "detector": detector, "min_score": 0.0, **more}})
     photos = [random_photo(*size, seed=sum(size)) for size in ((60, 80), (96, 48))]
     export_model(model, tmp_path / "exported", ExportSettings(max_detections=4), photos=photos[:1])
     exported = objemb.load(tmp_path / "exported")

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from objemb.ops import byte_resize
-from objemb.ops.byte_resize import resized_parts
+from objemb.ops.byte_resize import FLOATS, PILLOW, resized_parts
 from objemb.ops.images import resize
+from objemb.ops.windows import Cut, input_window
 
 
 def sides(*rows_and_columns: tuple[int, int]) -> torch.Tensor:
@@ -45,9 +46,18 @@ def test_it_is_the_resize_of_pillow(size: tuple[int, int]) -> None:
     """To the byte, also where results lie half between two."""
     photo = torch.randint(0, 256, (24, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     none = sides((0, 0))
-    found = resized_parts(photo, none, sides((24, 40)), sides(size), none, size, as_pillow=True)[0]
+    found = resized_parts(photo, none, sides((24, 40)), sides(size), none, size, PILLOW)[0]
     expected = Image.fromarray(photo.numpy()).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(9, 30), (40, 17), (6, 1)])
+def test_it_is_the_resize_of_floats(size: tuple[int, int]) -> None:
+    picture = torch.randn(23, 37, 3, generator=torch.Generator().manual_seed(0))
+    begin, stop = sides((2, 5)), sides((19, 30))
+    found = resized_parts(picture, begin, stop, sides(size), sides((0, 0)), (48, 32), FLOATS)[0]
+    expected = input_window(picture.permute(2, 0, 1), Cut((5, 2, 30, 19), size, (48, 32), (0.0, 0.0, 1.0, 1.0)))
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_several_parts_at_once() -> None:
