@@ -15,7 +15,7 @@ from objemb.evaluation.scoring import true_boxes
 from objemb.ops.boxes import iou
 from objemb.ops.tensors import as_tensor
 from objemb.structures import Box, ImageRows, ImageWords
-from objemb.types import Float32Array
+from objemb.types import Float32Array, Int64Array
 
 #: Smallest IoU of an object with a region that covers it.
 COVERED = 0.5
@@ -33,6 +33,10 @@ class Coverage:
         covered_map: mAP if photos whose object no region covers are left out of the ranking. Its difference to 1 is the
             part of the embedding, its difference to the mAP that of missing regions.
         queries: Number of queries of which a relevant photo is left.
+        missed_map: mAP of the photos whose object no region covers, if the other relevant photos are left out: how well
+            such photos are found by their other regions, such as the whole photo.
+        missed_first: Share of the queries in which such a photo is first then.
+        missed_queries: Number of queries to which such a photo is relevant.
     """
 
     recall: float
@@ -40,6 +44,9 @@ class Coverage:
     objects: int
     covered_map: float
     queries: int
+    missed_map: float
+    missed_first: float
+    missed_queries: int
 
     def to_json(self) -> dict[str, float | int | None]:
         """A JSON-ready dict; NaN becomes null."""
@@ -49,6 +56,9 @@ class Coverage:
             "objects": self.objects,
             "covered_mAP": metrics.known(self.covered_map),
             "queries": self.queries,
+            "missed_mAP": metrics.known(self.missed_map),
+            "missed_P@1": metrics.known(self.missed_first),
+            "missed_queries": self.missed_queries,
         }
 
 
@@ -70,9 +80,9 @@ def cover(
     """
     known_boxes = true_boxes(objects)
     best: dict[tuple[int, str], float] = {}
-    ranks, counts = [], []
+    covered, missed = _Places(), _Places()
     for number, (query, of_query, relevant) in enumerate(zip(task.queries, ranked, task.relevance, strict=True)):
-        missed = []
+        without = []
         for item in np.setdiff1d(relevant.positives, task.own_photos[number]).tolist():
             known = [i for i in query.instances if (task.database[item].file, i) in known_boxes]
             for instance in known:
@@ -80,17 +90,44 @@ def cover(
                     regions = database.boxes[database.starts[item] : database.starts[item + 1]]
                     best[item, instance] = _best(regions, known_boxes[task.database[item].file, instance])
             if known and max(best[item, i] for i in known) < COVERED:
-                missed.append(item)
-        positives = np.setdiff1d(relevant.positives, missed)
-        count = len(positives) if number in answered else 0
-        junk = np.union1d(relevant.junk, np.array(missed, np.int64))
-        ranks.append(of_query.ranks(positives, junk) if count else np.zeros(0, np.int64))
-        counts.append(count)
+                without.append(item)
+        parts = np.setdiff1d(relevant.positives, without), np.array(without, np.int64)
+        for places, own, other in ((covered, *parts), (missed, *parts[::-1])):
+            places.add(of_query, own if number in answered else own[:0], np.union1d(relevant.junk, other))
     ious = np.array(list(best.values()))
     figures = metrics.localisation(ious, COVERED)
     return Coverage(
-        figures.corloc, figures.mean_iou, len(ious), metrics.scored("mAP", ranks, counts), sum(map(bool, counts))
+        figures.corloc,
+        figures.mean_iou,
+        len(ious),
+        covered.score("mAP"),
+        covered.queries,
+        missed.score("mAP"),
+        missed.score("P@1"),
+        missed.queries,
     )
+
+
+class _Places:
+    """The ranks of some of the relevant photos of each query."""
+
+    def __init__(self) -> None:
+        self._ranks: list[Int64Array] = []
+        self._counts: list[int] = []
+
+    def add(self, ranked: RankedItems, positives: Int64Array, junk: Int64Array) -> None:
+        """Those of the next query."""
+        self._ranks.append(ranked.ranks(positives, junk) if len(positives) else np.zeros(0, np.int64))
+        self._counts.append(len(positives))
+
+    def score(self, metric: str) -> float:
+        """The mean over the queries with such photos."""
+        return metrics.scored(metric, self._ranks, self._counts)
+
+    @property
+    def queries(self) -> int:
+        """Number of queries with such photos."""
+        return sum(map(bool, self._counts))
 
 
 def _best(regions: Float32Array, truths: Sequence[Box]) -> float:

@@ -47,6 +47,9 @@ def test_by_hand() -> None:
     # photos 2 and 3 left out: the cup of photo 0 is first; the tea has no true box and stays, at rank 1
     assert found.covered_map == pytest.approx((1 + 1 / 4) / 2)
     assert found.queries == 2
+    # photo 0 left out: photos 2 and 3 stand at ranks 0 and 2; AP by the trapezoid rule
+    assert found.missed_map == pytest.approx((1 + (1 / 2 + 2 / 3) / 2) / 2)
+    assert (found.missed_first, found.missed_queries) == (1.0, 1)
     assert cover(task, DATABASE, ranked, {1}, objects).queries == 1, "the first could not be described"
 
 
@@ -64,6 +67,7 @@ def test_nothing_is_covered() -> None:
     assert (found.recall, found.objects, found.queries) == (0.0, 1, 0)
     assert math.isnan(found.covered_map)
     assert found.to_json()["covered_mAP"] is None
+    assert (found.missed_map, found.missed_queries) == (1.0, 1)
 
 
 def test_of_an_evaluation(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@
 
 The files hold, for each database photo, the boxes that an index would have beside the whole photo; what is printed is
 the mean number of rows a photo, the whole photo included, and the number of photos without boxes. With ``--teacher``,
-which describes each box once, also the share of the objects that a row covers, mAP and P@1.
+which describes each box once, also the share of the objects that a row covers, mAP, P@1, the share of the queries for
+which a right photo is among the first ten, the mAP of photos whose object no row covers (the others left out), and that
+of the photos whose object no detection covers, whatever other rows a source adds to them.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +28,7 @@ from objemb.datasets.evaluation_set import EvaluationSet, read_evaluation_set
 from objemb.detectors.activation_components import ActivationComponents
 from objemb.detectors.capabilities import NetworkDetector
 from objemb.detectors.stored_boxes import StoredBoxes
+from objemb.evaluation.coverage import Coverage, cover
 from objemb.evaluation.described import DescribedTask, describe_entries, describe_images, only_vectors
 from objemb.evaluation.evaluate import Evaluation, evaluate_described
 from objemb.evaluation.retrieval_task import RetrievalTask, make_task
@@ -44,6 +48,8 @@ MOST = 20
 #: Boxes per photo up to which those of a second source are added to the detections, and the IoU with a detection up to
 #: which they are.
 FEW, APART = 8, 0.5
+#: Share of the queries for which a right photo is among the first ten.
+FOUND = "R@10"
 
 
 class Found(RegionSource):
@@ -140,8 +146,9 @@ def rows_with(rows: ImageRows, positions: Sequence[Int64Array]) -> ImageRows:
 
 def evaluated(
     data: EvaluationSet, task: RetrievalTask, teacher: Path, found: Sequence[Sequence[AnnotatedImage]], folder: Path
-) -> list[Evaluation]:
-    """What is found with the boxes of each source, each box of which is described once."""
+) -> list[tuple[Evaluation, Coverage]]:
+    """What is found with the boxes of each source, each box of which is described once; and what the rows of the first
+    source cover of it."""
     model, (photos, positions) = load_model(teacher), every_box(found)
     write_instances(folder / "every.json", photos, [OBJECT])
     of_photos, problems = describe_images(model, data, task.database, boxes=StoredBoxes(folder / "every.json"))
@@ -149,7 +156,22 @@ def evaluated(
     rows, queries = only_vectors("box sources", of_photos), only_vectors("box sources", of_queries)
     if problems or (np.diff(rows.starts) != [1 + len(photo.objects) for photo in photos]).any():
         raise SystemExit(f"--teacher: expected a row for each box, found others {problems[:3]}")
-    return [evaluate_described(DescribedTask(rows_with(rows, own), queries), data, task) for own in positions]
+    first, answered = rows_with(rows, positions[0]), set(queries.items.tolist())
+    measured = []
+    for own in positions:
+        result = evaluate_described(DescribedTask(rows_with(rows, own), queries), data, task)
+        measured.append((result, cover(task, first, result.ranked, answered, data.objects)))
+    return measured
+
+
+def cells(result: Evaluation, of_detections: Coverage) -> str:
+    """The cells of an evaluation in the table."""
+    means, recall, own = result.scores.means, math.nan, math.nan
+    if result.coverage is not None:
+        recall, own = result.coverage.recall, result.coverage.missed_map
+    shares = (recall, means["mAP"], means["P@1"], means[FOUND], own, of_detections.missed_map)
+    counts = (result.scores.queries, of_detections.missed_queries)
+    return " | ".join([*(f"{100 * share:.1f}" for share in shares), *map(str, counts)])
 
 
 def main() -> None:
@@ -164,7 +186,9 @@ def main() -> None:
     args = parser.parse_args()
     data = read_evaluation_set(args.set)
     whole = make_task(data, "image")
-    task = replace(whole, database=whole.database[:: args.every], queries=whole.queries[:: args.every])
+    asked = replace(whole.protocol, metrics=tuple(dict.fromkeys((*whole.protocol.metrics, FOUND))))
+    database, queries = whole.database[:: args.every], whole.queries[:: args.every]
+    task = replace(whole, database=database, queries=queries, protocol=asked)
     files = [entry.file for entry in task.database]
     looking, named = sources(args.detector, args.backbone)
     side = max(one.source.decode_side() for one in looking)
@@ -184,12 +208,11 @@ def main() -> None:
         lines[name] = f"| {name} | {1 + boxes / len(images):.2f} | {empty} of {len(images)} |"
     columns = ["regions", "rows a photo", "photos without boxes"]
     if args.teacher is not None:
-        columns += ["box recall", "mAP", "P@1", "queries"]
+        columns += ["box recall", "mAP", "P@1", FOUND, "mAP without a row", "mAP without a detection"]
+        columns += ["queries", "queries without a detection"]
         measured = evaluated(data, task, args.teacher, list(found.values()), args.output)
         for name, result in zip(found, measured, strict=True):
-            covered = float("nan") if result.coverage is None else result.coverage.recall
-            figures = (covered, result.scores.means["mAP"], result.scores.means["P@1"])
-            lines[name] += "".join(f" {100 * figure:.1f} |" for figure in figures) + f" {result.scores.queries} |"
+            lines[name] += f" {cells(*result)} |"
     print(f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|", *lines.values(), sep="\n")
 
 

@@ -174,10 +174,18 @@ class _SearchState:
     count: int
     selector: object
 
-    def pairs(self, rows: Int64Array, query_rows: Int64Array) -> Pairs:
-        """Pairs with exact scores, by row: the order in which the rows are stored and quickly read."""
+    def pairs(self, found: Int64Array, chosen: BoolArray, query_rows: Int64Array) -> Pairs:
+        """Pairs with exact scores, by row: the order in which the rows are stored and quickly read.
+
+        Args:
+            found: int64 ``(n, C)``, candidates of n query rows.
+            chosen: bool ``(n, C)``, those that are scored.
+            query_rows: int64 ``(n,)``.
+        """
+        at, place = chosen.nonzero()
+        rows = found[at, place]
         order = rows.argsort(kind="stable")
-        rows, query_rows = rows[order], query_rows[order]
+        rows, query_rows = rows[order], query_rows[at[order]]
         scores = pair_scores(self.table, rows, self.queries, query_rows)
         return Pairs(rows, query_rows, self.groups[query_rows], self.table.images(rows), scores)
 
@@ -266,7 +274,8 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
         return top_images(Pairs.cat([pairs_of(hits) for hits in found]), count, k)
 
     def _rounds(self, state: _SearchState, query_rows: Int64Array, share: int, probes: int) -> GroupedHits:
-        """Search in more and more lists, finally in all, for queries with fewer than ``k`` images.
+        """Search among the best candidates, then among all of them, then in more and more lists, finally in all, for
+        queries with fewer than ``k`` images.
 
         Args:
             state: The arguments of the search.
@@ -274,20 +283,36 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
             share: How many images each of these rows is to bring.
             probes: Number of lists probed at first.
         """
-        candidates = CANDIDATES * self._engine.coarseness * share
-        hits = top_images(self._probe(state, query_rows, candidates, probes), state.count, state.k)
-        for number in range(1, ROUNDS + 1):
-            incomplete = query_rows[hits.images[state.groups[query_rows], -1] == NO_HIT]
+        wanted = CANDIDATES * self._engine.coarseness
+        candidates = wanted * share
+        scores, rows = self._probe(state, query_rows, candidates, probes)
+        likely = _best_candidates(scores, rows, state.groups[query_rows], wanted * state.k)
+        pairs = state.pairs(rows, likely, query_rows)
+        hits = top_images(pairs, state.count, state.k)
+        for number in range(ROUNDS + 1):
+            missing = hits.images[state.groups[query_rows], -1] == NO_HIT
+            incomplete = query_rows[missing]
             if not len(incomplete):
                 break
-            candidates, probes = candidates * GROWTH, probes * GROWTH
-            last = number == ROUNDS
-            more = state.exactly(incomplete) if last else self._probe(state, incomplete, candidates, probes)
+            if number == 0:
+                more = state.pairs(rows, (rows >= 0) & ~likely & missing[:, None], query_rows)
+            elif number == ROUNDS:
+                more = state.exactly(incomplete)
+            else:
+                candidates, probes = candidates * GROWTH, probes * GROWTH
+                _, rows = self._probe(state, incomplete, candidates, probes)
+                more = state.pairs(rows, rows >= 0, incomplete)
             hits = top_images(Pairs.cat([pairs_of(hits), more]), state.count, state.k)
         return hits
 
-    def _probe(self, state: _SearchState, query_rows: Int64Array, candidates: int, probes: int) -> Pairs:
-        """Candidates of some query rows, each from its ``probes`` nearest lists, with exact scores."""
+    def _probe(
+        self, state: _SearchState, query_rows: Int64Array, candidates: int, probes: int
+    ) -> tuple[Float32Array, Int64Array]:
+        """Candidates of some query rows, each from its ``probes`` nearest lists.
+
+        Returns:
+            float32 ``(n, C)`` approximate scores, falling, and int64 ``(n, C)`` rows; negative where there are no more.
+        """
         faiss = faiss_library("approximate search")
         torch = sys.modules.get("torch")
         if torch is not None:
@@ -300,13 +325,12 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
             if state.selector is None
             else self._engine.parameters(faiss, nprobe=probes, sel=state.selector)
         )
-        _, rows = self._index.search(state.queries[query_rows], min(candidates, self.covered), params=parameters)
+        scores, rows = self._index.search(state.queries[query_rows], min(candidates, self.covered), params=parameters)
         if rows.size and rows.max() >= self.covered:
             raise DamagedIndexError(
                 f"expected an inverted file of the rows 0 to {self.covered - 1}, found one that names row {rows.max()}"
             )
-        at, place = np.nonzero(rows >= 0)
-        return state.pairs(rows[at, place], query_rows[at])
+        return scores, rows
 
     def _selector(self, blocks: Sequence[VectorBlock]) -> tuple[object, int]:
         """The FAISS selector of alive rows (None for all), and their number. Cached for the next search."""
@@ -319,6 +343,26 @@ class IvfStructure(Structure[Float32Array, VectorBlock]):
             selector = faiss_library("approximate search").IDSelectorBitmap(np.packbits(alive, bitorder="little"))
             self._filter = kept = (masks, selector, int(np.count_nonzero(alive)))
         return kept[1:]
+
+
+def _best_candidates(scores: Float32Array, rows: Int64Array, groups: Int64Array, count: int) -> BoolArray:
+    """Which candidates are among the ``count`` best of their query, and equal ones: bool ``(n, C)``.
+
+    Args:
+        scores: float32 ``(n, C)``, approximate.
+        rows: int64 ``(n, C)``; negative for none.
+        groups: int64 ``(n,)``, the query of each of the n rows, ascending; all queries have equally many.
+        count: Candidates of a query.
+    """
+    there: BoolArray = rows >= 0
+    if not len(groups):
+        return there
+    of_queries = scores.reshape(int((groups[1:] != groups[:-1]).sum()) + 1, -1)
+    if count >= of_queries.shape[1]:
+        return there
+    limits = -np.partition(-of_queries, count - 1, axis=1)[:, count - 1]
+    there &= scores >= limits.repeat(len(scores) // len(limits))[:, None]
+    return there
 
 
 def _same(left: Sequence[object], right: Sequence[object]) -> bool:
