@@ -74,17 +74,19 @@ def faster_rcnn(backbone: Mapping[str, object], **more: object) -> dict[str, obj
     return {"name": "faster_rcnn", "backbone": backbone, **pyramid, "max_detections": 100, **SIDES, **more}
 
 
-TIMM_ROW = "`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`"
-#: Rows of the table whose weights are random.
-FULL: dict[str, dict[str, object]] = {
-    "MobileNetV3-FPN of torchvision, `embedding`": student(
-        torchvision_rcnn("fasterrcnn_mobilenet_v3_large_fpn"), EMBEDDING
-    ),
-    "ResNet-50-FPN of torchvision, `embedding`": student(torchvision_rcnn("fasterrcnn_resnet50_fpn"), EMBEDDING),
-    "`faster_rcnn`, MobileNetV2, `embedding`": student(faster_rcnn(MOBILENET), EMBEDDING),
-    "`faster_rcnn`, MobileNetV2, `tail`": student(faster_rcnn(MOBILENET), tail(MOBILENET), object_side=96),
-    TIMM_ROW: student(faster_rcnn(TIMM), tail(TIMM), object_side=96),
-}
+def networks(weights: Sequence[Path] = ()) -> dict[str, dict[str, object]]:
+    """Rows of the table by name. Weights are random but in trunks and tails of networks that files are named after."""
+    files = {file.name.partition(".")[0]: str(file) for file in weights}
+    mobilenet, timm = ({**net, "weights": files.get(net["arch"], "random")} for net in (MOBILENET, TIMM))
+    return {
+        "MobileNetV3-FPN of torchvision, `embedding`": student(
+            torchvision_rcnn("fasterrcnn_mobilenet_v3_large_fpn"), EMBEDDING
+        ),
+        "ResNet-50-FPN of torchvision, `embedding`": student(torchvision_rcnn("fasterrcnn_resnet50_fpn"), EMBEDDING),
+        "`faster_rcnn`, MobileNetV2, `embedding`": student(faster_rcnn(mobilenet), EMBEDDING),
+        "`faster_rcnn`, MobileNetV2, `tail`": student(faster_rcnn(mobilenet), tail(mobilenet), object_side=96),
+        "`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`": student(faster_rcnn(timm), tail(timm), object_side=96),
+    }
 
 
 def detectron2_rcnn(config: str) -> dict[str, object]:
@@ -157,18 +159,15 @@ def main(argv: Sequence[str] | None = None) -> list[Cell]:
     options = _options(argv)
     shapes = SMALL_SHAPES if options.small else SHAPES
     installed = DETECTRON2 if importlib.util.find_spec("detectron2") else {}
-    offered = TINY if options.small else {**FULL, **installed}
-    if options.timm_weights is not None:
-        trained = {**TIMM, "weights": str(options.timm_weights)}
-        offered |= {TIMM_ROW: student(faster_rcnn(trained), tail(trained), object_side=96)}
-    networks = {name: settings for name, settings in offered.items() if re.search(options.only, name)}
-    rows = [*map(str, options.models), *networks]
+    offered = TINY if options.small else {**networks(options.weights), **installed}
+    chosen = {name: settings for name, settings in offered.items() if re.search(options.only, name)}
+    rows = [*map(str, options.models), *chosen]
     cells: list[Cell] = []
     with tempfile.TemporaryDirectory() as scratch:
         photos = _photos(options.photos, shapes, options.seed)
         for number, name in enumerate(rows):
             torch.manual_seed(options.seed)
-            model = settled(networks[name], photos) if name in networks else load_model(name)
+            model = settled(chosen[name], photos) if name in chosen else load_model(name)
             for cell in compared(name, model, photos, Path(scratch) / str(number), options.exports):
                 cells.append(cell)
                 print(f"{name}, {_about(cell)}: cosine {cell.measured.cosine:.7f}", file=sys.stderr)
@@ -222,7 +221,7 @@ def _settle(norm: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
     Not by its training mode, since describers put their networks into evaluation mode.
     """
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    if not mean.any():
+    if not mean.any() and (variance == 1).all():
         variances, means = torch.var_mean(args[0], dim=(0, 2, 3), correction=0)
         mean.copy_(means)
         variance.copy_(variances)
@@ -304,8 +303,15 @@ def _about(cell: Cell) -> str:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="DIR", help="model folders to compare")
-    parser.add_argument("--only", default="", metavar="REGEX", help="networks with random weights of these names")
-    parser.add_argument("--timm-weights", type=Path, metavar="FILE", help="trained weights of the network of timm")
+    parser.add_argument("--only", default="", metavar="REGEX", help="networks of these names (default: all)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="trained weights of trunks, each named after its network, as mobilenet_v2.pth (default: random)",
+    )
     parser.add_argument("--photos", type=Path, nargs="+", default=[], help="four photos or more (default: noise)")
     parser.add_argument(
         "--exports",

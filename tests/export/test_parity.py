@@ -80,5 +80,16 @@ def test_random_weights_give_scores_that_differ() -> None:
     assert not any(layer.training for layer in model.describer.modules())
     norms = [layer for layer in model.describer.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     assert any(norm.running_mean.any() for norm in norms)
+    folded = torch.nn.BatchNorm2d(3)
+    folded.running_var = torch.full((3,), 0.99)
+    parity._settle(folded, (torch.rand(1, 3, 4, 4),))
+    assert not folded.get_buffer("running_mean").any(), "of trained weights"
     scores = parity.with_boxes(model, 100, 0.0).describe(photo).regions.scores[1:]
     assert len(set(scores.tolist())) > len(scores) / 2
+
+
+def test_weights_are_given_by_the_names_of_networks() -> None:
+    rows = parity.networks([Path("weights/tf_efficientnet_lite0.safetensors")])
+    given = {name for name, settings in rows.items() if "weights/tf_efficientnet_lite0.safetensors" in str(settings)}
+    assert given == {"`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`"}
+    assert "weights/" not in str(parity.networks())
