@@ -94,22 +94,22 @@ class OnePassProgram(DescriptionProgram):
         samples = self.head.sampled_rois(maps, torch.cat([boxes.new_zeros(boxes.shape[0], 1), in_network], dim=1))
         if self.object_side is not None:
             sides = (in_network[:, 2:] - in_network[:, :2]).amax(dim=1)
-            apart = rows_where((sides / self.object_side).log2().abs() > self.octaves)
+            apart = (sides / self.object_side).log2().abs() > self.octaves
             seen = (pixels.permute(1, 2, 0), size, in_network) if self.from_input else (photo, extent, boxes)
             samples = self._with_windows(*seen, samples, apart)
         vectors = l2(self.head.embed(samples).float())
         return vectors if self.whitening is None else self.whitening(vectors)
 
     def _with_windows(self, picture: Tensor, extent: Tensor, boxes: Tensor, samples: Tensor, apart: Tensor) -> Tensor:
-        """The samples of boxes, with those of boxes that are ``apart`` replaced by samples from a window each."""
-        # one additional window, of the first box, because runtimes do not support empty batches; its samples are cut
-        # off
-        extended = torch.cat([samples, samples[:1]])
-        surplus = torch.ones_like(samples[:, 0, 0, 0]).sum().long()[None]
-        pixels, sizes, moved = self.windows(picture, extent, torch.cat([boxes[apart], boxes[:1]]))
+        """The samples of boxes, with those of boxes that are ``apart``, bool ``(N,)``, replaced by those of windows."""
+        # at least one window, of the first box, because runtimes do not support empty batches
+        first = torch.arange(apart.shape[0], device=apart.device) == 0
+        cut = rows_where(apart | (first & ~apart.any(dim=0)))
+        torch._check(cut.shape[0] >= 1)
+        pixels, sizes, moved = self.windows(picture, extent, boxes[cut])
         numbers = torch.arange(moved.shape[0], device=moved.device)[:, None].to(moved.dtype)
         of_windows = self.head.sampled_rois(self.canvas_maps(pixels, sizes), torch.cat([numbers, moved], dim=1))
-        return extended.index_put((torch.cat([apart, surplus]),), of_windows)[:-1]
+        return torch.where(apart[:, None, None, None], samples.index_put((cut,), of_windows), samples)
 
     def _window_maps(self, pixels: Tensor) -> list[Tensor]:
         normalised = pixels if self.from_input else self.detection.normalised(pixels)

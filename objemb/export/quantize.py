@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from objemb.runtimes.onnxruntime import onnxruntime_library
 from objemb.types import AnyArray
 
@@ -68,21 +70,33 @@ def quantized(model: ModelProto, samples: Sequence[Mapping[str, AnyArray]], exac
         chosen = _chosen(onnx.load(folded), in_windows, exact)
         try:
             root.setLevel(logging.ERROR)  # it advises what was done above
-            quantization.quantize_static(
-                folded,
-                written,
-                Samples(),
-                quant_format=quantization.QuantFormat.QDQ,
-                nodes_to_quantize=chosen,
-                op_types_to_quantize=["Conv", *FOLLOWING],
-                per_channel=True,
-                reduce_range=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-            )
+            with np.errstate(invalid="ignore"):  # nodes that stay in float32 are observed too, and may be infinite
+                quantization.quantize_static(
+                    folded,
+                    written,
+                    Samples(),
+                    quant_format=quantization.QuantFormat.QDQ,
+                    nodes_to_quantize=chosen,
+                    op_types_to_quantize=["Conv", *FOLLOWING],
+                    per_channel=True,
+                    reduce_range=True,
+                    activation_type=quantization.QuantType.QUInt8,
+                    weight_type=quantization.QuantType.QInt8,
+                )
         finally:
             root.setLevel(before)
-        return onnx.load(written)
+        return _in_order(onnx.load(written))
+
+
+def _in_order(model: ModelProto) -> ModelProto:
+    """A model whose nodes stand behind what they read, also in the bodies of loops, which ONNX Runtime's quantisation
+    leaves out of account: OpenVINO refuses such graphs."""
+    import onnx_ir
+
+    opened = onnx_ir.from_proto(model)
+    opened.graph.sort()
+    ordered: ModelProto = onnx_ir.to_proto(opened)
+    return ordered
 
 
 def _fold(model: ModelProto, file: Path) -> None:

@@ -93,10 +93,10 @@ def resized_parts(
         size, corner = sizes[owner][0], first[owner][0]
         y = _slice(top + start, torch.minimum(top + start + rows, bottom), height)
         block = photo[y, _slice(left, right, width)].permute(2, 0, 1).to(dtype)
-        across = block @ _weights(block.shape[2], size[1], corner[1], canvas[1], limit).to(dtype).T
+        across = block @ _weights(block.shape[2], size[1], corner[1], canvas[1], limit).to(dtype)
         across = across if limit is None else _rounded(across)
         down = _weights(cast(int, (bottom - top).item()), size[0], corner[0], canvas[0], limit).to(dtype)
-        down = down.index_select(1, start + torch.arange(block.shape[1], device=photo.device))
+        down = down.index_select(0, start + torch.arange(block.shape[1], device=photo.device)).T
         return number + 1, resized.index_put((owner,), (down @ across)[None], accumulate=True)
 
     state = torch.zeros_like(count), torch.zeros((begin.shape[0], 3, *canvas), dtype=dtype, device=photo.device)
@@ -130,15 +130,15 @@ def _weights(length: int, size: Tensor, first: Tensor, canvas: int, limit: int |
         limit: See :class:`Rounding`.
 
     Returns:
-        float64 ``(canvas, length)``.
+        float64 ``(length, canvas)``.
     """
     scale = length / size
     places = torch.arange(canvas, dtype=torch.float64, device=size.device) - first
     pixels = torch.arange(length, dtype=torch.float64, device=size.device)
-    distances = pixels + 0.5 - scale * (places[:, None] + 0.5)
-    filled = ((places >= 0) & (places < size))[:, None]
+    distances = (pixels + 0.5)[:, None] - scale * (places + 0.5)
+    filled = (places >= 0) & (places < size)
     weights = (1 - distances.abs() / scale.clamp(min=1.0)).clamp(min=0) * filled
-    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    weights = weights / weights.sum(dim=0).clamp(min=1e-6)
     if limit is None:
         return weights
     largest = weights.amax(dim=(0, 1)).clamp(min=1e-6)

@@ -17,7 +17,7 @@ from objemb.export.quantize import SCOPES, quantized  # noqa: E402  it needs nei
 
 def graph() -> Any:
     """Twice ``clip(norm(conv(x)))`` of the same weights, one of which is of windows, then a convolution of 1 x 1, a sum
-    and a product that stays as it is."""
+    and a product that stays as it is, to which one of two branches adds a number."""
     random = np.random.default_rng(0)
     weights = {
         "w": random.normal(size=(8, 3, 3, 3)),
@@ -45,15 +45,26 @@ def graph() -> Any:
     nodes += [
         make("Conv", ["photo_clip", "v"], ["point"], name="point"),
         make("Add", ["point", "photo_clip"], ["sum"], name="sum"),
-        make("Mul", ["sum", "window_clip"], ["y"], name="product"),
+        make("Mul", ["sum", "window_clip"], ["product"], name="product"),
+        make("ReduceMax", ["x"], ["top"], name="top", keepdims=0),
+        make("IsInf", ["top"], ["endless"], name="endless"),
     ]
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 8, "h", "w"])
+    branches = [
+        onnx.helper.make_graph(
+            [make("Add", ["product", number], ["inner"], name=f"with_{number}")], number, [], [inner]
+        )
+        for number in ("six", "zero")
+        for inner in [onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, [1, 8, "h", "w"])]
+    ]
+    nodes.append(make("If", ["endless"], ["y"], name="branches", then_branch=branches[0], else_branch=branches[1]))
     nodes[3].metadata_props.add(key=SCOPES, value="['', 'program.canvas_maps', 'conv2d']")
     return onnx.helper.make_model(
         onnx.helper.make_graph(
             nodes,
             "g",
             [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, "h", "w"]) for name in "xz"],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 8, "h", "w"])],
+            [y],
             [onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
         ),
         opset_imports=[onnx.helper.make_opsetid("", 20)],
@@ -95,6 +106,21 @@ def whole_inputs(model: Any) -> dict[str, bool]:
     """Of each convolution, whether it reads whole numbers."""
     made_by = {output: node.op_type for node in model.graph.node for output in node.output}
     return {n.name: made_by.get(n.input[0]) == "DequantizeLinear" for n in model.graph.node if n.op_type == "Conv"}
+
+
+def test_nodes_follow_what_they_read(made: Any) -> None:
+    """What the bodies of loops and branches read from outside too: OpenVINO refuses other graphs."""
+    known = {entry.name for entry in (*made.graph.input, *made.graph.initializer)} | {""}
+    bodies = 0
+    for node in made.graph.node:
+        bodies += len(node.attribute) if node.op_type == "If" else 0
+        inner = [one for attribute in node.attribute for one in attribute.g.node]
+        within = {name for one in inner for name in one.output} | {
+            i.name for a in node.attribute for i in a.g.initializer
+        }
+        assert {name for one in (node, *inner) for name in one.input} <= known | within, node.name
+        known |= set(node.output)
+    assert bodies == 2
 
 
 def test_windows_stay_in_float(made: Any) -> None:
