@@ -359,8 +359,11 @@ class _FoundImages:
         """
         ranks = np.flatnonzero(hits.images[number] >= 0)
         rows = hits.rows[number, ranks]
-        numbers = snapshot.image_starts.searchsorted(rows, side="right") - 1
-        places = snapshot.first_images.searchsorted(numbers, side="right") - 1
+        places, shifts = snapshot.first_rows.searchsorted(rows, side="right") - 1, snapshot.image_shifts
+        if shifts is not None:
+            numbers = hits.images[number, ranks] + shifts[places]
+        else:
+            numbers = snapshot.image_starts.searchsorted(rows, side="right") - 1
         positions = (numbers - snapshot.first_images[places]).tolist()
         in_segments = places.tolist()
         ids = [snapshot.segments[place].image_id(at) for place, at in zip(in_segments, positions, strict=True)]

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from objemb.checks import ObjembError
 from objemb.index.nearby import searching_nearby
 from objemb.registry import Plugin
 from objemb.rerank._database import Database
-from objemb.structures import LazyHits, Match, Photo, RegionDescriptors, SearchResult, VisualWords
+from objemb.structures import Box, LazyHits, Match, Photo, RegionDescriptors, SearchResult, VisualWords
 from objemb.structures.results import COSINE
+from objemb.types import Float32Array
 
 if TYPE_CHECKING:  # these need PyTorch, and re-rankers that use vectors and boxes alone run without it
     from objemb.describers.base import Describer
@@ -183,20 +186,26 @@ def put_first(result: SearchResult, hits: Iterable[Match]) -> SearchResult:
 
 
 def ranked_first(
-    result: SearchResult, positions: Sequence[int], scores: Sequence[float], make: Callable[[int], Match]
+    result: SearchResult,
+    positions: Sequence[int],
+    scores: Float32Array,
+    make: Callable[[int], Match],
+    query_boxes: Sequence[Box],
+    scale: str,
 ) -> SearchResult:
     """As :func:`put_first`, for new scores of hits of the result, which are made when they are asked for.
 
     Args:
         result: The result.
         positions: The positions of the newly scored hits in it.
-        scores: Their new scores.
+        scores: float32 ``(n,)``, their new scores.
         make: Makes a newly scored hit from its position in ``positions``, with the score that ``scores`` has for it.
+        query_boxes: The boxes of the query that these hits name.
+        scale: The scale of the scores.
     """
-    order = sorted(range(len(positions)), key=lambda n: -scores[n])
-    new = set(positions)
-    others = [n for n in range(len(result)) if n not in new]
-    lowest = scores[order[-1]] if order else math.inf
+    order = np.argsort(-scores, kind="stable").tolist()
+    others = [] if len(order) == len(result) else sorted(set(range(len(result))).difference(positions))
+    lowest = float(scores[order[-1]]) if order else math.inf
     before = result.hits
 
     def hit(n: int) -> Match:
@@ -206,8 +215,8 @@ def ranked_first(
         return scored(other, min(other.score, lowest))
 
     images = result.images
-    ids = [images[n] for n in (*(positions[o] for o in order), *others)]
-    return replace(result, hits=LazyHits(ids, hit))
+    ids = [images[positions[n]] for n in order] + [images[n] for n in others]
+    return replace(result, hits=LazyHits(ids, hit), query_boxes=tuple(query_boxes), scale=scale)
 
 
 def search_and_rerank(

@@ -87,19 +87,22 @@ class RegionMatch(Reranker):
         if not np.isfinite(scores).all():
             raise ValueError("region_match: expected finite vectors, found others")
         shown = np.argsort(-best, axis=1, kind="stable")[:, : 1 + RUNNERS_UP]
-        of_pairs = np.minimum(np.take_along_axis(best, shown, axis=1), scores[:, None])
+        of_pairs = np.minimum(best[np.arange(len(best))[:, None], shown], scores[:, None])
         of_pairs[:, 0] = scores
         query_boxes = as_boxes(query.regions.boxes.tolist())
+        ends = rows.starts.tolist()
 
         def match(n: int) -> Match:
-            own = slice(*rows.starts[positions[n] : positions[n] + 2])
-            found = rows.boxes[own][products[own, shown[n]].argmax(axis=0)].tolist()
-            boxes = [checked_box("Match.box", box) for box in found]  # those of an index may be damaged
-            pairs = list(zip(of_pairs[n].tolist(), boxes, (query_boxes[q] for q in shown[n].tolist()), strict=True))
-            metadata = NO_METADATA if bare else result[positions[n]].metadata
-            return Match.of_pairs(rows.images[positions[n]], pairs, metadata)
+            position, columns = positions[n], shown[n]
+            first = ends[position]
+            own = products[first : ends[position + 1], columns].argmax(axis=0) + first
+            # boxes of an index may be damaged
+            boxes = [checked_box("Match.box", box) for box in rows.boxes[own].tolist()]
+            pairs = list(zip(of_pairs[n].tolist(), boxes, (query_boxes[q] for q in columns.tolist()), strict=True))
+            metadata = NO_METADATA if bare else result[position].metadata
+            return Match.of_pairs(rows.images[position], pairs, metadata)
 
-        return ranked_first(replace(result, query_boxes=query_boxes), positions, scores.tolist(), match)
+        return ranked_first(result, positions, scores, match, query_boxes, self.scale or result.scale)
 
     def _scores(self, products: Float32Array, best: Float32Array, starts: Int64Array) -> Float32Array:
         """The scores of images.
@@ -117,7 +120,7 @@ class RegionMatch(Reranker):
             numbers = np.where(is_best, np.arange(len(products))[:, None], len(products))
             first = np.minimum.reduceat(numbers, starts, axis=0)
             best = np.where(products.argmax(axis=1)[first] == np.arange(best.shape[1]), best, 0)
-        mean: Float32Array = best.mean(axis=1)
+        mean: Float32Array = best.sum(axis=1) / np.float32(best.shape[1])
         return mean
 
 

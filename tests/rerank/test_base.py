@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from objemb.rerank.base import Search, put_first, ranked_first, scored
@@ -30,15 +31,15 @@ def test_newly_scored_hits_are_made_when_they_are_asked_for() -> None:
 
     def make(n: int) -> Match:
         made.append(n)
-        return hit("db"[n], (0.2, 0.5)[n])
+        return hit("db"[n], (0.25, 0.5)[n])
 
-    found = ranked_first(result, [3, 1], [0.2, 0.5], make)
+    found = ranked_first(result, [3, 1], np.array([0.25, 0.5], np.float32), make, (BOX,), "share")
     assert list(found.images) == ["b", "d", "a", "c"]
     assert not made
     assert (found[0].image, made) == ("b", [1])
-    assert found == put_first(result, [hit("d", 0.2), hit("b", 0.5)])
+    assert found == replace(put_first(result, [hit("d", 0.25), hit("b", 0.5)]), scale="share")
     assert sorted(made) == [0, 1]  # each once
-    assert ranked_first(result, [], [], make) == result
+    assert ranked_first(result, [], np.zeros(0, np.float32), make, (BOX,), result.scale) == result
 
 
 def test_runners_up_are_lowered_with_their_match() -> None:

@@ -40,6 +40,7 @@ from objemb.regions.detections import Detections
 from objemb.regions.patchify import Patchify
 from objemb.regions.rpn_proposals import RpnProposals
 from objemb.regions.union import Union
+from objemb.regions.whole_image import WholeImage
 from objemb.structures import ImageRows, Photo, Regions
 from objemb.types import Int64Array
 
@@ -98,6 +99,7 @@ def sources(model: Path, backbone: Path | None) -> tuple[Sequence[Found], Mappin
         "detector_and_proposals": Union(of=[detections, proposals], nms_iou=APART, max_regions=FEW),
         "proposals": proposals,
         "patches": patches,
+        "whole": WholeImage(),
     }
     if backbone is not None:
         network = TorchvisionCnn("mobilenet_v2", weights=str(backbone))

@@ -116,6 +116,19 @@ class Snapshot:
         starts = [s.starts[:-1] + first for s, first in zip(self.segments, self.first_rows.tolist(), strict=False)]
         return np.concatenate([*starts, self.first_rows[-1:]])
 
+    @cached_property
+    def image_shifts(self) -> Int64Array | None:
+        """int64 ``(segments,)``: what has to be added to the internal number of an image of a segment for its number
+        among all images; None where internal numbers are missing within a segment."""
+        shifts = np.zeros(len(self.segments), np.int64)
+        for place, (segment, first) in enumerate(zip(self.segments, self.first_images.tolist(), strict=False)):
+            numbers = segment.numbers
+            if len(numbers):
+                if numbers[-1] - numbers[0] != len(numbers) - 1:
+                    return None
+                shifts[place] = first - numbers[0]
+        return shifts
+
     def structure_files(self, structure: StructureRecord) -> dict[str, Buffer]:
         """The files of a structure of this state, mapped and not yet checked."""
         return self._structure_files[self.manifest.structures.index(structure)]
