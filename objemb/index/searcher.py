@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -117,14 +117,18 @@ class Searcher:
     def rows_of_images(self, images: Sequence[str], where: str | None) -> ImageRows:
         """The vectors of some images that fit a filter, in memory. Raises ``KeyError`` for an id that is not there."""
         snapshot, dim = self._snapshot, self._vectors_schema().dim
-        places, _, rows = _where(snapshot, np.array([_present(snapshot.number(id_), id_) for id_ in images], np.int64))
+        if isinstance(images, FoundIds) and images.snapshot is snapshot:
+            numbers = images.numbers
+        else:
+            numbers = np.array([_present(snapshot.number(id_), id_) for id_ in images], np.int64)
+        places, _, rows = _where(snapshot, numbers)
         found = list(zip(places, rows, strict=True))
         every = [segment.columns["vectors"] for segment in snapshot.segments]
         vectors = [np.zeros((0, dim), np.float32), *(every[place][own] for place, own in found)]
         of_boxes = [segment.boxes for segment in snapshot.segments]
         boxes = [np.zeros((0, 4), np.float32), *(of_boxes[place][own] for place, own in found)]
         items = np.repeat(np.arange(len(images)), [own.stop - own.start for own in rows])
-        joined = ImageRows(tuple(images), np.concatenate(vectors, dtype=np.float32), items, np.concatenate(boxes))
+        joined = ImageRows(images, np.concatenate(vectors, dtype=np.float32), items, np.concatenate(boxes))
         masks = [block.alive for block in self._blocks(where)]
         if all(mask is None for mask in masks):
             return joined
@@ -279,8 +283,9 @@ def _results(
     for number, query in enumerate(queries):
         boxes = _boxes(query.regions.boxes.tolist())
         found = _FoundImages.of(snapshot, hits, number, first_query_row)
-        snapshot.remember(found.ids, found.numbers)
         if named or runners_up:
+            if len(set(found.ids)) != len(found.ids):
+                raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
             rows = snapshot.manifest.schema.queries([query])
             pairs = _pairs(snapshot, blocks, found, rows, runners_up)
             matches: Sequence[Match] = tuple(
@@ -312,7 +317,7 @@ def _pairs(
     snapshot: Snapshot, blocks: Sequence[Block], found: _FoundImages, query: Any, count: int
 ) -> list[list[ScoredPair]]:
     """The best pairs of each image with a query, ``count`` and one at most."""
-    pairs: list[list[ScoredPair]] = [[] for _ in found.ids]
+    pairs: list[list[ScoredPair]] = [[] for _ in found.places]
     for place in set(found.places):
         here = [n for n, other in enumerate(found.places) if other == place]
         try:
@@ -324,6 +329,39 @@ def _pairs(
         for n, of_image in zip(here, of_block, strict=True):
             pairs[n] = of_image
     return pairs
+
+
+class FoundIds(Sequence[str]):
+    """Ids of images of a snapshot, which are read when they are asked for: most of a re-ranked search never are.
+
+    Args:
+        snapshot: Where they are.
+        numbers: int64 ``(n,)``, their numbers among all images.
+        places: The segment of each.
+        positions: Its position there.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, numbers: Int64Array, places: Sequence[int], positions: Sequence[int]
+    ) -> None:
+        self.snapshot = snapshot
+        self.numbers = numbers
+        self._places = places
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> FoundIds: ...
+    def __getitem__(self, index: int | slice) -> str | FoundIds:
+        if isinstance(index, slice):
+            return FoundIds(self.snapshot, self.numbers[index], self._places[index], self._positions[index])
+        id_ = self.snapshot.segments[self._places[index]].image_id(self._positions[index])
+        self.snapshot.remember([id_], [int(self.numbers[index])])
+        return id_
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -345,18 +383,14 @@ class _FoundImages:
     numbers: list[int]
     places: list[int]
     positions: list[int]
-    ids: list[str]
+    ids: FoundIds
     scores: list[float]
     best_rows: list[int]
     query_rows: list[int]
 
     @staticmethod
     def of(snapshot: Snapshot, hits: GroupedHits, number: int, first_query_row: int) -> _FoundImages:
-        """The images of the query with a number, whose first row is given.
-
-        Raises:
-            DamagedIndexError: Two of them have the same id.
-        """
+        """The images of the query with a number, whose first row is given."""
         ranks = np.flatnonzero(hits.images[number] >= 0)
         rows = hits.rows[number, ranks]
         places, shifts = snapshot.first_rows.searchsorted(rows, side="right") - 1, snapshot.image_shifts
@@ -366,9 +400,7 @@ class _FoundImages:
             numbers = snapshot.image_starts.searchsorted(rows, side="right") - 1
         positions = (numbers - snapshot.first_images[places]).tolist()
         in_segments = places.tolist()
-        ids = [snapshot.segments[place].image_id(at) for place, at in zip(in_segments, positions, strict=True)]
-        if len(set(ids)) != len(ids):
-            raise DamagedIndexError(f"{snapshot.folder}: expected every id once, found an image twice")
+        ids = FoundIds(snapshot, numbers, in_segments, positions)
         scores, query_rows = hits.scores[number, ranks].tolist(), hits.query_rows[number, ranks] - first_query_row
         return _FoundImages(
             snapshot, numbers.tolist(), in_segments, positions, ids, scores, rows.tolist(), query_rows.tolist()

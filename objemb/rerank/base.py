@@ -16,7 +16,7 @@ from objemb.index.nearby import searching_nearby
 from objemb.registry import Plugin
 from objemb.rerank._database import Database
 from objemb.structures import Box, LazyHits, Match, Photo, RegionDescriptors, SearchResult, VisualWords
-from objemb.structures.results import COSINE
+from objemb.structures.results import COSINE, Picked
 from objemb.types import Float32Array
 
 if TYPE_CHECKING:  # these need PyTorch, and re-rankers that use vectors and boxes alone run without it
@@ -215,8 +215,8 @@ def ranked_first(
         return scored(other, min(other.score, lowest))
 
     images = result.images
-    ids = [images[positions[n]] for n in order] + [images[n] for n in others]
-    return replace(result, hits=LazyHits(ids, hit), query_boxes=tuple(query_boxes), scale=scale)
+    ranked = [positions[n] for n in order] + others
+    return replace(result, hits=LazyHits(Picked(images, ranked), hit), query_boxes=tuple(query_boxes), scale=scale)
 
 
 def search_and_rerank(

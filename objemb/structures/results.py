@@ -137,6 +137,31 @@ class Match:
         )
 
 
+class Picked(Sequence[str]):
+    """Some of several ids, in another order, each of which is looked up when it is asked for.
+
+    Args:
+        ids: All of them.
+        positions: Which ones.
+    """
+
+    def __init__(self, ids: Sequence[str], positions: Sequence[int]) -> None:
+        self._ids = ids
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Picked: ...
+    def __getitem__(self, index: int | slice) -> str | Picked:
+        if isinstance(index, slice):
+            return Picked(self._ids, self._positions[index])
+        return self._ids[self._positions[index]]
+
+
 class LazyHits(Sequence[Match]):
     """Hits that are made when they are asked for: a re-ranker needs most of those that it is given by their id alone.
 
@@ -188,7 +213,7 @@ class LazyHits(Sequence[Match]):
 
     def picked(self, positions: Sequence[int]) -> LazyHits:
         """The hits at ascending positions."""
-        return LazyHits([self.images[n] for n in positions], lambda n: self.hit(positions[n]))
+        return LazyHits(Picked(self.images, positions), lambda n: self.hit(positions[n]))
 
 
 @dataclass(frozen=True)

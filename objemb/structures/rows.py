@@ -31,7 +31,7 @@ class ImageRows:
         ValueError: Shapes or dtypes do not match, or ``items`` are not ascending.
     """
 
-    images: tuple[str, ...]
+    images: Sequence[str]
     vectors: Float32Array
     items: Int64Array
     boxes: Float32Array
@@ -39,7 +39,8 @@ class ImageRows:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        object.__setattr__(self, "images", tuple(self.images))
+        if isinstance(self.images, list):
+            object.__setattr__(self, "images", tuple(self.images))
         count = len(self.vectors)
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
             found = f"{self.vectors.dtype} {self.vectors.shape}"

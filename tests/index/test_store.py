@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -495,3 +496,28 @@ def test_hits_are_named_together(tmp_path: Path) -> None:
     assert index.rows_of_images(["none", "c", "none", "a"]).items.tolist() == [1, 1, 1, 3, 3, 3]
     with pytest.raises(KeyError, match="b"):
         index.named([replace(found[0], image="b")])
+
+
+def test_ids_of_hits_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    index = new(tmp_path / "i", *(described(f"first {n}", n) for n in range(3)))
+    with index.writer() as writer:  # a second segment
+        for n in range(3, 9):
+            writer.add(described(f"then {n}", n))
+    index.delete(["first 1"])
+    query = described("q", 99)
+    named, (bare,) = index.search(query, 9), index.search_many([query], 9, runners_up=0, named=False)
+    ids = [hit.image for hit in named]
+    assert list(bare.images) == list(bare.images[:]) == ids
+    assert (list(bare.images[2:4]), bare.images[-1]) == (ids[2:4], ids[-1])
+    with pytest.raises(IndexError):
+        _ = bare.images[8]
+
+    def rows(images: Sequence[str]) -> list[object]:
+        found = index.rows_of_images(images)
+        return [list(found.images), found.items.tolist(), found.vectors.tolist(), found.boxes.tolist()]
+
+    before = rows(ids[1:6])
+    assert rows(bare.images[1:6]) == before
+    index.delete([ids[0]])
+    assert index.compact()
+    assert rows(bare.images[1:6]) == before, "the numbers of an earlier state are not those of this one"

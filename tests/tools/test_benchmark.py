@@ -55,9 +55,9 @@ def test_reranking_on_tiny_inputs(tool: ModuleType, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(rerank, "APPROXIMATE_ROWS", 1000)
     ratios = tool.main(["--small", "--only", "rerank"])["cases"]["rerank"]["ratios"]
-    assert len(ratios) == 4 * 2 * (1 + 2), "re-rankers, numbers of boxes, and both ways of searching the larger index"
-    assert [r["facts"]["searches"] for r in ratios] == [10] * 24
-    assert sum(r["wanted"] == "<= 1.5" for r in ratios) == 16
+    assert len(ratios) == 3 * 2 * (1 + 2), "re-rankers, numbers of boxes, and both ways of searching the larger index"
+    assert [r["facts"]["searches"] for r in ratios] == [10] * 18
+    assert sum(r["wanted"] == "<= 1.5" for r in ratios) == 12
     assert {r["name"].split(", ", 1)[1] for r in ratios} >= {
         "120 rows, 5 boxes, exact",
         "1,200 rows, 1 box, approximate",

@@ -30,7 +30,6 @@ K, BOXES = 10, (1, 5)
 STEPS: Mapping[str, Callable[[], Reranker]] = {
     "query_expansion": QueryExpansion,
     "region_match,top=10": lambda: RegionMatch(top=10),
-    "region_match,top=50": lambda: RegionMatch(top=50),
     "region_match": RegionMatch,
 }
 #: The largest time of a re-ranked search that is wanted, as a multiple of that of the plain one.
