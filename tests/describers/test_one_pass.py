@@ -313,8 +313,6 @@ def test_windows_of_the_input() -> None:
         maps = of_input.detector.features(NetworkInput(whole.pixels, []))
         expected = of_input.head([maps[name] for name in of_input.levels], [whole.boxes])
     assert torch.allclose(found[3:], expected, atol=1e-5)
-    with pytest.raises(TypeError, match="windows_from: expected photo in a model that is exported, found input"):
-        of_input.program(4)
     with pytest.raises(ValueError, match=r"windows_from: expected one of 'photo', 'input', found 'net'"):
         sized(40, windows_from="net")
 

@@ -242,6 +242,9 @@ def test_the_keyboard_alone_suffices(page: Any, photos: Path) -> None:
     page.locator(".canvas:focus").wait_for()
     page.keyboard.press("n")
     page.locator(".box:focus").wait_for()
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.locator(".box:focus").count() == 1, "the canvas was drawn again"
     for key in ("ArrowRight", "ArrowDown", "Shift+ArrowRight", "Shift+ArrowUp"):
         page.keyboard.press(key)
     for _ in range(20):

@@ -42,7 +42,8 @@ export class BoxEditor {
     new ResizeObserver(() => this.drag || this.render()).observe(this.element);
   }
 
-  render(focused = -1) {
+  // a box that has the focus keeps it, also where only the size of the canvas has changed
+  render(focused = Number(this.layer.querySelector(".box:focus")?.dataset.box ?? -1)) {
     if (focused >= 0) this.selected = focused;
     this.selected = Math.min(this.selected, this.boxes.length - 1);
     show(this.deletion, this.boxes.length > 0);
