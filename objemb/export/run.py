@@ -20,7 +20,6 @@ from objemb.card import check_free, write_folder
 from objemb.checks import ObjembError
 from objemb.describers.base import DescriptionProgram
 from objemb.export.graphs import traced
-from objemb.export.quantize import EXACT
 from objemb.export.verify import Verification, as_taken, verify
 from objemb.export.writers import OPSET, write_graph
 from objemb.models.build import model_card
@@ -46,8 +45,8 @@ class ExportSettings:
 
     Attributes:
         format: One of :data:`objemb.runtimes.exported.FORMATS`.
-        precision: ``fp32``; ``fp16``: weights are stored in half precision; or ``int8``: convolutions compute in 8-bit
-            whole numbers, see :func:`objemb.export.quantize.quantized`. A ``.pt2`` is in ``fp32``.
+        precision: ``fp32``; ``fp16``: weights are stored in half precision; or ``int8``: layers compute in 8-bit whole
+            numbers, see :func:`objemb.export.quantize.quantized`. A ``.pt2`` is in ``fp32``.
         max_detections: At most so many boxes per photo; the model may be content with fewer.
         size: ``(height, width)`` of the only photos that will be taken; None for any size.
         batch: Photos that the graph ``photos`` takes at once, all of one size.
@@ -122,14 +121,13 @@ def export_model(
     samples = _samples(program, [as_taken(photo, settings.size) for photo in calibration], settings.batch)
     with _uncollected():
         programs = traced(program, settings.batch, settings.size, in_context)
-    exact = EXACT if model.has_detector else 0  # it is boxes that the first layers move
     about = {"objemb.fingerprint": model.fingerprint, "objemb.dim": str(model.dim)}
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {}
         for name, one in programs.items():
             with _uncollected():
                 said = (settings.format, settings.precision, about)
-                files = write_graph(one, Path(scratch), name, *said, samples[name], exact)
+                files = write_graph(one, Path(scratch), name, *said, samples[name])
             graphs[name] = Graph(tuple(files), one.inputs, one.outputs)
         exported = Exported(
             format=settings.format,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import math
 import operator
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from objemb.export.graphs import Traced
-from objemb.export.quantize import EXACT, quantized, scopes
+from objemb.export.quantize import quantized
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 OPSET = 20
 #: Least number of elements of a tensor that is stored in half precision.
 HALVED = 1024
+#: Key of a node's property under which PyTorch's exporter writes the modules that the node is from.
+SCOPES = "pkg.torch.onnx.name_scopes"
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 
 
@@ -35,7 +38,6 @@ def write_graph(
     precision: str,
     about: Mapping[str, str],
     samples: Sequence[Mapping[str, AnyArray]] = (),
-    exact: int = EXACT,
 ) -> list[str]:
     """Write a graph.
 
@@ -48,7 +50,6 @@ def write_graph(
             float32 where a processor has nothing better; or ``int8``, see :func:`objemb.export.quantize.quantized`.
         about: Facts about the model, by name, for whoever has the file alone; ONNX only.
         samples: For ``int8``: inputs of the graph by name, from photos to calibrate with.
-        exact: For ``int8``: number of convolutions that stay in float32, from the first one on.
 
     Returns:
         Names of the files, the one to open first.
@@ -62,10 +63,10 @@ def write_graph(
         torch.export.save(traced.program, file)
         return [file.name]
     if format == "onnx":
-        _write_onnx(traced, file, precision, about, samples, exact)
+        _write_onnx(traced, file, precision, about, samples)
         return [file.name]
     onnx = file.with_suffix(".onnx")
-    _write_onnx(traced, onnx, "int8" if precision == "int8" else "fp32", about, samples, exact)
+    _write_onnx(traced, onnx, "int8" if precision == "int8" else "fp32", about, samples)
     convert_to_openvino(onnx, file, precision)
     onnx.unlink()
     return [file.name, file.with_suffix(".bin").name]
@@ -108,7 +109,6 @@ def _write_onnx(
     precision: str,
     about: Mapping[str, str],
     samples: Sequence[Mapping[str, AnyArray]],
-    exact: int,
 ) -> None:
     try:
         import onnx
@@ -135,7 +135,7 @@ def _write_onnx(
     if precision == "fp16":
         _halve(model)
     elif precision == "int8":
-        model = quantized(model, samples, exact)
+        model = quantized(model, samples)
     _forget_origins(model.graph)
     del model.metadata_props[:]
     for key, value in about.items():
@@ -177,7 +177,8 @@ def _stop_early(model: ModelProto, used: Mapping[str, int]) -> None:
     import onnx
 
     for node in model.graph.node:
-        known = [used[path] for path in scopes(node) if path in used]
+        written = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+        known = [used[path] for path in ast.literal_eval(written) if path in used]
         if node.op_type == "NonMaxSuppression" and known:
             limit = onnx.numpy_helper.from_array(np.array(known[-1:], np.int64), f"{node.name}_most")
             model.graph.initializer.append(limit)

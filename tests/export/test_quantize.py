@@ -1,4 +1,4 @@
-"""A small graph that holds what a detector's does: shared weights, batch norms, bounds, sums and windows."""
+"""A small graph that holds what a detector's does: shared weights, batch norms, bounds, sums and linear layers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from objemb.types import Float32Array
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from objemb.export.quantize import SCOPES, quantized  # noqa: E402  it needs neither before it runs
+from objemb.export.quantize import LINEAR, quantized  # noqa: E402  it needs neither before it runs
 
 
-def graph() -> Any:
-    """Twice ``clip(norm(conv(x)))`` of the same weights, one of which is of windows, then a convolution of 1 x 1, a sum
-    and a product that stays as it is, to which one of two branches adds a number."""
+def graph(channels: int = 4) -> Any:
+    """Twice ``clip(norm(conv(x)))`` of the same weights, then a convolution of 1 x 1, a sum and a product that stays as
+    it is, to which one of two branches adds a number; and two linear layers of the mean of the sum."""
     random = np.random.default_rng(0)
     weights = {
-        "w": random.normal(size=(8, 3, 3, 3)),
+        "w": random.normal(size=(8, channels, 3, 3)),
         "scale": random.uniform(0.5, 2, 8),
         "shift": random.normal(size=8),
         "mean": random.normal(size=8),
         "var": random.uniform(0.5, 2, 8),
         "v": random.normal(size=(8, 8, 1, 1)),
+        "hidden": random.normal(size=(16, 8)),
+        "last": random.normal(size=(16, 5)),
         "six": np.array(6.0),
         "zero": np.array(0.0),
     }
@@ -46,6 +48,10 @@ def graph() -> Any:
         make("Conv", ["photo_clip", "v"], ["point"], name="point"),
         make("Add", ["point", "photo_clip"], ["sum"], name="sum"),
         make("Mul", ["sum", "window_clip"], ["product"], name="product"),
+        make("ReduceMean", ["sum", "axes"], ["mean_sum"], name="mean_sum", keepdims=0),
+        make("Gemm", ["mean_sum", "hidden", "hidden_bias"], ["hidden_out"], name="hidden", transB=1),
+        make("Relu", ["hidden_out"], ["rectified"], name="rectified"),
+        make("MatMul", ["rectified", "last"], ["scores"], name="last"),
         make("ReduceMax", ["x"], ["top"], name="top", keepdims=0),
         make("IsInf", ["top"], ["endless"], name="endless"),
     ]
@@ -58,54 +64,66 @@ def graph() -> Any:
         for inner in [onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, [1, 8, "h", "w"])]
     ]
     nodes.append(make("If", ["endless"], ["y"], name="branches", then_branch=branches[0], else_branch=branches[1]))
-    nodes[3].metadata_props.add(key=SCOPES, value="['', 'program.canvas_maps', 'conv2d']")
+    scores = onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [1, 5])
+    weights["hidden_bias"] = random.normal(size=16)
     return onnx.helper.make_model(
         onnx.helper.make_graph(
             nodes,
             "g",
-            [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, "h", "w"]) for name in "xz"],
-            [y],
-            [onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
+            [
+                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, "h", "w"])
+                for name in "xz"
+            ],
+            [y, scores],
+            [
+                *(onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()),
+                onnx.numpy_helper.from_array(np.array([2, 3]), "axes"),
+            ],
         ),
         opset_imports=[onnx.helper.make_opsetid("", 20)],
         ir_version=10,
     )
 
 
-def outputs(model: Any, x: Float32Array) -> Float32Array:
+def outputs(model: Any, x: Float32Array) -> list[Float32Array]:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: Float32Array = session.run(None, {"x": x, "z": x})[0]
+    found: list[Float32Array] = session.run(None, {"x": x, "z": x})
     return found
+
+
+def noise(channels: int = 4) -> list[dict[str, Float32Array]]:
+    random = np.random.default_rng(1)
+    drawn = [random.normal(size=(1, channels, *size)).astype(np.float32) for size in ((9, 12), (20, 7), (16, 16))]
+    return [{"x": x, "z": x} for x in drawn]
 
 
 @pytest.fixture(scope="module")
 def made() -> Any:
-    random = np.random.default_rng(1)
-    noise = [random.normal(size=(1, 3, *size)).astype(np.float32) for size in ((9, 12), (20, 7), (16, 16))]
-    return quantized(graph(), [{"x": x, "z": x} for x in noise], exact=0)
+    return quantized(graph(), noise())
 
 
 def test_it_gives_nearly_the_same(made: Any) -> None:
-    x = np.random.default_rng(2).normal(size=(1, 3, 14, 10)).astype(np.float32)
-    expected, found = outputs(graph(), x), outputs(made, x)
-    assert 0 < np.abs(found - expected).mean() < 0.03 * np.abs(expected).mean()
+    x = np.random.default_rng(2).normal(size=(1, 4, 14, 10)).astype(np.float32)
+    for expected, found in zip(outputs(graph(), x), outputs(made, x), strict=True):
+        assert 0 < np.abs(found - expected).mean() < 0.03 * np.abs(expected).mean()
 
 
 def test_weights_have_7_bits_for_processors_that_add_products_of_8_bits_in_16(made: Any) -> None:
     arrays = {weight.name: onnx.numpy_helper.to_array(weight) for weight in made.graph.initializer}
-    whole = [array for array in arrays.values() if array.dtype == np.int8 and array.ndim == 4]
-    assert len(whole) == 2
+    whole = [array for array in arrays.values() if array.dtype == np.int8 and array.ndim > 1]
+    assert len(whole) == 4
     for array in whole:
         assert np.abs(array.astype(int)).max() == 64
         assert 2 * 255 * np.abs(array.astype(int)).max() < 1 << 15
     scales = [array for name, array in arrays.items() if name.endswith("_scale") and array.ndim == 1]
-    assert all(array.shape == (8,) for array in scales if array.size > 1), "one for each channel"
+    assert all(array.shape in ((8,), (16,)) for array in scales if array.size > 1), "one for each channel"
 
 
 def whole_inputs(model: Any) -> dict[str, bool]:
-    """Of each convolution, whether it reads whole numbers."""
+    """Of each layer, whether its weights are whole numbers."""
     made_by = {output: node.op_type for node in model.graph.node for output in node.output}
-    return {n.name: made_by.get(n.input[0]) == "DequantizeLinear" for n in model.graph.node if n.op_type == "Conv"}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", *LINEAR)]
+    return {node.name: made_by.get(node.input[1]) == "DequantizeLinear" for node in layers}
 
 
 def test_nodes_follow_what_they_read(made: Any) -> None:
@@ -123,12 +141,17 @@ def test_nodes_follow_what_they_read(made: Any) -> None:
     assert bodies == 2
 
 
-def test_windows_stay_in_float(made: Any) -> None:
-    assert whole_inputs(made) == {"photo_conv": True, "window_conv": False, "point": True}
+def test_last_layers_stay_in_float(made: Any) -> None:
+    assert whole_inputs(made) == {
+        "photo_conv": True,
+        "window_conv": True,
+        "point": True,
+        "hidden": True,
+        "last": False,
+    }
     assert not [node.name for node in made.graph.node if node.op_type == "BatchNormalization"]
 
 
-def test_the_first_convolutions_stay_in_float() -> None:
-    noise = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
-    made = quantized(graph(), [{"x": noise, "z": noise}], exact=1)
-    assert whole_inputs(made) == {"photo_conv": False, "window_conv": False, "point": True}
+def test_convolutions_of_pictures_stay_in_float() -> None:
+    of_pictures = whole_inputs(quantized(graph(channels=3), noise(channels=3)))
+    assert (of_pictures["photo_conv"], of_pictures["window_conv"], of_pictures["point"]) == (False, False, True)
