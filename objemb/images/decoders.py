@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import numpy as np
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -18,8 +19,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 #: Maximum number of scans of a JPEG. The decoder processes the whole image for each scan, however short; encoders
 #: write about ten.
 MAX_SCANS = 100
-#: A JPEG marker, except restart markers, and not a stuffed zero (ITU-T T.81, B.1.1).
-MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+#: Whether a byte that follows 255 makes it a JPEG marker: restart markers are left out, and neither a stuffed zero nor
+#: another 255 does (ITU-T T.81, B.1.1).
+MARKS = np.array([0 < code < 0xFF and not 0xD0 <= code <= 0xD7 for code in range(256)])
 #: Codes of the markers without a length, of the end of the image, and of the start of a scan.
 BARE, END, SCAN = (0x01, 0xD8), 0xD9, 0xDA
 #: Ancillary PNG chunks that affect pixels or orientation.
@@ -118,14 +120,18 @@ DECODERS: Mapping[str, type[ImageFile.ImageFile]] = MappingProxyType(
 
 def scans_of(data: bytes, most: int = MAX_SCANS) -> int:
     """The number of scans of the first image of a JPEG file, counted up to ``most + 1``."""
-    scans = position = 0
-    while scans <= most and (marker := MARKER.search(data, position)) is not None:
-        code, position = marker[1][0], marker.end()
+    content = np.frombuffer(data, np.uint8)
+    follows = np.flatnonzero(content[:-1] == 0xFF) + 1
+    markers: list[int] = follows[MARKS[content[follows]]].tolist()
+    scans = number = position = 0
+    while scans <= most and (number := bisect_left(markers, position, number)) < len(markers):
+        code, position = data[markers[number]], markers[number] + 1
         if code == END:
             break
         scans += code == SCAN
         if code not in BARE:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
+        position += 1  # where the code of the next marker may stand
     return scans
 
 

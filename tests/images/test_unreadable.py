@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
@@ -88,6 +90,31 @@ def test_scans_of_what_follows_a_jpeg_do_not_count() -> None:
 @pytest.mark.parametrize("tail", [b"", b"\xff", b"\xff\xff", b"\xff\xe1", b"\xff\xe1\0", b"\xff\xe1\0\0", b"\xff\xd8"])
 def test_counting_scans_ends(tail: bytes) -> None:
     assert decoders_module.scans_of(b"\xff\xd8\xff\xda\0\2" + tail) == 1
+
+
+def test_scans_are_those_of_a_search_from_marker_to_marker() -> None:
+    """For any bytes: fill bytes before a marker, lengths that lead into one, markers cut off."""
+    marker = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+
+    def searched(data: bytes) -> int:
+        scans = position = 0
+        while scans <= 5 and (found := marker.search(data, position)) is not None:
+            code, position = found[1][0], found.end()
+            if code == 0xD9:
+                break
+            scans += code == 0xDA
+            if code not in (0x01, 0xD8):
+                position += max(2, int.from_bytes(data[position : position + 2], "big"))
+        return scans
+
+    random = np.random.default_rng(0)
+    likely = np.frombuffer(b"\xff\xff\xff\xda\xda\xd8\xd9\x01\0\x02\x03\xd0\xc4\xfe", np.uint8)
+    found = set()
+    for _ in range(2000):
+        data = random.choice(likely, random.integers(0, 60)).tobytes()
+        assert decoders_module.scans_of(data, 5) == searched(data), data
+        found.add(searched(data))
+    assert found == set(range(7))
 
 
 @pytest.mark.parametrize(
