@@ -84,6 +84,7 @@ def networks(weights: Sequence[Path] = ()) -> dict[str, dict[str, object]]:
         ),
         "ResNet-50-FPN of torchvision, `embedding`": student(torchvision_rcnn("fasterrcnn_resnet50_fpn"), EMBEDDING),
         "`faster_rcnn`, MobileNetV2, `embedding`": student(faster_rcnn(mobilenet), EMBEDDING),
+        "`faster_rcnn`, EfficientNet-Lite0 of timm, `embedding`": student(faster_rcnn(timm), EMBEDDING),
         "`faster_rcnn`, MobileNetV2, `tail`": student(faster_rcnn(mobilenet), tail(mobilenet), object_side=96),
         "`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`": student(faster_rcnn(timm), tail(timm), object_side=96),
     }
@@ -155,7 +156,7 @@ class Cell:
 
 
 def main(argv: Sequence[str] | None = None) -> list[Cell]:
-    """Compare everything, print the table, and write the report after each model."""
+    """Compare everything, tell each comparison and write the report with it at once, and print the table."""
     options = _options(argv)
     shapes = SMALL_SHAPES if options.small else SHAPES
     installed = DETECTRON2 if importlib.util.find_spec("detectron2") else {}
@@ -170,13 +171,10 @@ def main(argv: Sequence[str] | None = None) -> list[Cell]:
             model = settled(chosen[name], photos) if name in chosen else load_model(name)
             for cell in compared(name, model, photos, Path(scratch) / str(number), options.exports):
                 cells.append(cell)
-                print(f"{name}, {_about(cell)}: cosine {cell.measured.cosine:.7f}", file=sys.stderr)
-            if options.output:
-                write_whole(options.output, json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
+                _tell(cell)
+                if options.output:
+                    write_whole(options.output, json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
     print(table(cells))
-    for cell in cells:
-        for failure in cell.measured.failures:
-            print(f"{cell.model}, {_about(cell)}: {failure}", file=sys.stderr)
     return cells
 
 
@@ -187,6 +185,7 @@ def compared(
     for number, (format, batch, boxes) in enumerate(EXPORTS[:exports]):
         most, min_score = VARIANTS[boxes]
         variant, place = with_boxes(model, most, min_score), folder / str(number)
+        print(f"{name}: exporting {_titled(format, batch, boxes)}", file=sys.stderr, flush=True)
         export_model(variant, place, ExportSettings(format, max_detections=most, batch=batch))
         for runtime in (reader.registry_name for reader in readers(format) if reader.is_installed()):
             exported = open_exported(place, runtime=runtime)
@@ -296,8 +295,17 @@ def _resized(pixels: np.ndarray[Any, np.dtype[np.uint8]], height: int, width: in
     return Photo(id, np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)), (height, width))
 
 
-def _about(cell: Cell) -> str:
-    return f"{cell.runtime}, {cell.shape}, {cell.batch} at once, {cell.boxes}"
+def _tell(cell: Cell) -> None:
+    """A comparison on stderr, with what exceeds a tolerance."""
+    about = f"{cell.model}, {cell.runtime}, {cell.shape}, {cell.batch} at once, {cell.boxes}"
+    print(f"{about}: {cell.measured.matched} boxes, cosine {cell.measured.cosine:.7f}", file=sys.stderr, flush=True)
+    for failure in cell.measured.failures:
+        print(f"{about}: {failure}", file=sys.stderr, flush=True)
+
+
+def _titled(format: str, batch: int, boxes: str) -> str:
+    """One of :data:`EXPORTS` in words."""
+    return f"{format}, {batch} at once, {boxes}"
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -318,8 +326,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=len(EXPORTS),
         choices=range(1, len(EXPORTS) + 1),
-        help="make only the first of: "
-        + "; ".join(f"{format}, {batch} at once, {boxes}" for format, batch, boxes in EXPORTS),
+        help="make only the first of: " + "; ".join(_titled(*export) for export in EXPORTS),
     )
     parser.add_argument("--small", action="store_true", help="tiny networks and photos, to try the program")
     parser.add_argument("--seed", type=int, default=0)

@@ -20,6 +20,10 @@ PRECISION_NAMES = ("fp32", "fp16", "int8")
 @guarded
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PHOTOS...", help="For --verify: folders, images or list files."),
+    ] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
     format: Annotated[
@@ -38,9 +42,13 @@ def export(
     ] = "dynamic",
     batch: Annotated[int, typer.Option(min=1, help="Photos at once, all of one size.")] = 1,
     verify: Annotated[
-        list[Path] | None,
-        typer.Option(help="Photos on which the result is compared with PyTorch; nothing is written where they differ."),
-    ] = None,
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare the result with PyTorch on PHOTOS, or on generated scenes where none are given; nothing is "
+            "written where they differ.",
+        ),
+    ] = False,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,35 +80,38 @@ def export(
     if (precision == "int8") != bool(calibrate):
         expected = "photos for --precision int8" if precision == "int8" else f"none with --precision {precision}"
         raise ValueError(f"--calibrate: expected {expected}, found {len(calibrate or [])} paths")
+    if photos and not verify:
+        raise ValueError(f"PHOTOS: expected --verify before photos to compare on, found {photos[0]} alone")
     if runtime and not verify:
-        raise ValueError(f"--runtime: expected --verify with photos to compare on, found {', '.join(runtime)} alone")
+        raise ValueError(f"--runtime: expected --verify, whose comparison it runs, found {', '.join(runtime)} alone")
     opened = load_model(model)
     note_untrained(opened)
     skipped = 0
 
     def readable(option: str, paths: list[Path] | None) -> list[Photo]:
         nonlocal skipped
-        photos: list[Photo] = []
+        found: list[Photo] = []
         for image in find_images(paths or []):
             try:
                 if isinstance(image, SkippedImage):
                     raise UnreadableImageError(image.reason)
-                photos.append(read_photo(image.path, id=image.id, side=opened.decode_side))
+                found.append(read_photo(image.path, id=image.id, side=opened.decode_side))
             except (OSError, UnreadableImageError) as error:
                 skipped += 1
                 note(f"skipped {image.path}: {error}")
-        if paths and not photos:
+        if paths and not found:
             raise ValueError(f"{option}: expected photos, found none of {skipped} readable")
-        return photos
+        return found
 
-    photos, calibration = readable("--verify", verify), readable("--calibrate", calibrate)
+    shown, calibration = readable("--verify", photos), readable("--calibrate", calibrate)
     with Progress() as display:
         display.meter("exporting", "graphs", None)
         verifications = export_model(
             opened,
             output,
             settings,
-            photos=photos,
+            photos=shown,
+            scenes=verify and not photos,
             runtimes=runtime or (),
             calibration=calibration,
             force=force,
@@ -109,11 +120,14 @@ def export(
         found = {name: verification.as_card() for name, verification in verifications.items()}
         print_json({"path": str(output), "fingerprint": opened.fingerprint, "verified": found})
     else:
-        compared = [] if verifications else [("verified", "no: give --verify PHOTOS")]
+        compared = [] if verifications else [("verified", "no: give --verify, with photos where there are some")]
         for name, verification in verifications.items():
             compared += [
-                ("verified", f"by {name} on {verification.photos} photos"),
-                ("boxes", f"{verification.matched} the same, {verification.unmatched} at the least score differ"),
+                ("verified", f"by {name} on {verification.photos} {verification.on}"),
+                (
+                    "boxes",
+                    f"{verification.matched} the same, {verification.unmatched} at a limit of score or overlap differ",
+                ),
                 ("least cosine", f"{verification.cosine:.6f}"),
                 (
                     "mAP",

@@ -337,7 +337,7 @@ def _about_graphs(exported: Exported) -> list[tuple[str, object]]:
     size = "any size" if exported.size is None else f"{exported.size[1]} x {exported.size[0]} pixels"
     photos = f"{exported.batch} at once, {size}, at most {exported.max_detections} boxes each"
     verified = [
-        f"by {name}, "
+        f"by {name}, on {measured.get('on', 'photos')}, "
         + ", ".join(f"{key} {value}" for key, value in measured.items() if isinstance(value, int | float))
         for name, measured in exported.verified.items()
         if isinstance(measured, dict) and "photos" in measured

@@ -20,7 +20,8 @@ from objemb.card import check_free, write_folder
 from objemb.checks import ObjembError
 from objemb.describers.base import DescriptionProgram
 from objemb.export.graphs import traced
-from objemb.export.verify import Verification, as_taken, verify
+from objemb.export.scenes import verification_scenes
+from objemb.export.verify import GIVEN, SCENES, Verification, as_taken, verify
 from objemb.export.writers import OPSET, write_graph
 from objemb.models.build import model_card
 from objemb.models.exported import open_exported
@@ -73,6 +74,7 @@ def export_model(
     settings: ExportSettings | None = None,
     *,
     photos: Sequence[Photo] = (),
+    scenes: bool = False,
     runtimes: Sequence[str] = (),
     calibration: Sequence[Photo] = (),
     force: bool = False,
@@ -83,22 +85,23 @@ def export_model(
         model: On the CPU, in float32.
         folder: A new one.
         settings: ONNX for photos of any size by default.
-        photos: Photos on which what was written is compared with PyTorch before the folder is there; none compares
-            nothing.
+        photos: Photos on which what was written is compared with PyTorch before the folder is there; without any, and
+            without ``scenes``, nothing is compared.
+        scenes: Whether generated scenes take the place of photos.
         runtimes: Names of the runtimes that compute it for this comparison; by default all that are installed and read
             the format.
         calibration: For ``int8``: photos like those that will be described, whose activations decide the scales.
         force: Whether a model that is in the folder may be replaced.
 
     Returns:
-        What the comparison found, by the name of the runtime; empty without photos.
+        What the comparison found, by the name of the runtime; empty where nothing was compared.
 
     Raises:
         FileExistsError: The folder is there.
-        TypeError, ValueError: A model that cannot be exported, settings that do not fit it, or a runtime that does not
-            read the format.
+        TypeError, ValueError: A model that cannot be exported, settings that do not fit it, a runtime that does not
+            read the format, or both photos and ``scenes``.
         VerificationError: What was written gives something else than the model; nothing is left of it.
-        ImportError: The library of the format, or for ``photos`` its runtime, is not installed.
+        ImportError: The library of the format, or to compare its runtime, is not installed.
         ObjembError: The folder could not be written.
     """
     if (found := torch_version()) < MIN_TORCH:
@@ -111,7 +114,9 @@ def export_model(
     if (settings.precision == "int8") != bool(calibration):
         expected = "photos to calibrate int8 with" if settings.precision == "int8" else f"none for {settings.precision}"
         raise ValueError(f"calibration: expected {expected}, found {len(calibration)} photos")
-    if photos:
+    if photos and scenes:
+        raise ValueError(f"scenes: expected no photos beside generated scenes, found {len(photos)}")
+    if photos or scenes:
         runtimes = _proving(settings.format, runtimes)
     model.pipeline.check_fitted()
     describer = model.vector_describer("export")
@@ -145,13 +150,16 @@ def export_model(
             opset=OPSET if settings.format == "onnx" else None,
         )
         verifications = {}
-        if photos:
+        if photos or scenes:
+            shown = verification_scenes() if scenes else photos
             trial = Path(scratch) / "trial"
             _write(model, exported, Path(scratch), trial)
             for runtime in runtimes:
                 opened = open_exported(trial, runtime=runtime)
                 limited = model.limited(program.max_detections)
-                verifications[runtime] = verify(limited, opened, photos, program.min_score)
+                verifications[runtime] = verify(
+                    limited, opened, shown, program.min_score, on=SCENES if scenes else GIVEN
+                )
             failures = [f"{name}: {line}" for name, one in verifications.items() for line in one.failures]
             if failures:
                 raise VerificationError(

@@ -137,5 +137,5 @@ def test_the_command(
     unreadable = run(*command, "--force", "--verify", str(tmp_path / "photos" / "b.png"), *by_one, code=2).stderr
     assert "expected photos, found none of 1 readable" in unreadable
     said = run(*command, "--force", "--verify", str(tmp_path / "photos" / "a.png"), *by_one)
-    assert "by onnxruntime on 1 photos" in said.stdout
+    assert "by onnxruntime on 1 given photos" in said.stdout
     assert "by onnxruntime, " in run("model", "info", str(tmp_path / "out")).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from objemb.export.verify import TOLERANCES, Verification
 from objemb.models import Model
 from tests.tiny import random_photo
 from tools import parity
@@ -91,5 +93,28 @@ def test_random_weights_give_scores_that_differ() -> None:
 def test_weights_are_given_by_the_names_of_networks() -> None:
     rows = parity.networks([Path("weights/tf_efficientnet_lite0.safetensors")])
     given = {name for name, settings in rows.items() if "weights/tf_efficientnet_lite0.safetensors" in str(settings)}
-    assert given == {"`faster_rcnn`, EfficientNet-Lite0 of timm, `tail`"}
+    assert given == {f"`faster_rcnn`, EfficientNet-Lite0 of timm, `{head}`" for head in ("embedding", "tail")}
     assert "weights/" not in str(parity.networks())
+
+
+def test_each_comparison_is_told_at_once(
+    model: Model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the next one is made, with what exceeds a tolerance, and in the report."""
+    told: list[tuple[str, int]] = []
+    report = tmp_path / "report.json"
+
+    def verified(*_: object, **__: object) -> Verification:
+        told.append((capsys.readouterr().err, len(json.loads(report.read_text())) if report.exists() else 0))
+        return Verification(TOLERANCES["fp32"], failures=["portrait 0: expected nothing"])
+
+    monkeypatch.setattr(parity, "export_model", lambda model, place, settings: shutil.copytree(folder, place))
+    monkeypatch.setattr(parity, "load_model", lambda place: model)
+    monkeypatch.setattr(parity, "verify", verified)
+    monkeypatch.setattr(parity, "TINY", {})
+    parity.main(["--small", "--models", "student", "--exports", "1", "-o", str(report)])
+    assert [count for _, count in told] == list(range(len(told)))
+    first, second = told[0][0], told[1][0]
+    assert first == "student: exporting onnx, 1 at once, 100 boxes\n"
+    assert re.match(r"student, \w+, portrait, 1 at once, 100 boxes: 0 boxes, cosine 1\.0+\n", second)
+    assert "100 boxes: portrait 0: expected nothing\n" in second
