@@ -87,6 +87,13 @@ FOREIGN = {
     "uvicorn": {"serve/_server.py"},
     "prometheus_client": {"serve/metrics.py"},
 }
+# What an exported model is indexed, searched and served with needs no PyTorch. These files import it, inside functions,
+# where it is installed or asked for: tensors of a caller, archives of torch.export, and jobs with a model of PyTorch.
+WITHOUT_TORCH = {
+    *("version", "threads", "types", "checks", "disk", "text", "structures", "registry", "card", "coco", "images"),
+    *("runtimes", "index", "datasets", "config", "search", "serve"),
+}
+OF_TORCH = {"images/inputs.py", "runtimes/torch.py", "search/blocks.py", "structures/fields.py"}
 
 
 def room_of(path: Path) -> str:
@@ -172,6 +179,17 @@ def test_foreign_libraries_are_imported_in_one_file_inside_a_function() -> None:
             top = top and library != "yaml" and where not in SUBCLASSING
             known = library in FOREIGN or any(other.startswith(f"{parts[0]}.") for other in FOREIGN)
             if known and (where not in FOREIGN.get(library, ()) or top):
+                wrong.append(f"{where} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_runs_exported_models_imports_no_pytorch() -> None:
+    wrong = []
+    for path in files():
+        where = str(path.relative_to(ROOT))
+        for name, top in imports_of(path):
+            of_torch = name.partition(".")[0] in ("torch", "torchvision")
+            if room_of(path) in WITHOUT_TORCH and of_torch and (top or where not in OF_TORCH):
                 wrong.append(f"{where} imports {name}")
     assert not wrong, "\n".join(wrong)
 

@@ -9,10 +9,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from objemb.card import CARD, ModelCard, checked_file, read_card
 from objemb.checks import ObjembError
@@ -115,6 +115,7 @@ def hub_card(card: ModelCard, repository: str, license: str, report: str) -> str
     """
     settings, provenance = card["settings"], card.get("provenance", {})
     exported = card.get(EXPORT)
+    compared = _comparisons(exported) if exported else []
     method = str(settings["describer"]["name"])
     tags = ["objemb", "image-retrieval", "instance-retrieval", "object-embeddings", method]
     tags += [exported["format"]] if exported else ["pytorch"]
@@ -158,10 +159,22 @@ def hub_card(card: ModelCard, repository: str, license: str, report: str) -> str
             "",
             "## Figures",
             "",
-            report.strip() or "None were recorded with this model.",
+            *(f"- {line}" for line in compared),
+            *([""] if compared and report.strip() else []),
+            report.strip() or ("" if compared else "None were recorded with this model."),
             "",
         ]
     )
+
+
+def _comparisons(exported: Mapping[str, Any]) -> list[str]:
+    """What ``objemb export --verify`` found, a line for each runtime."""
+    return [
+        f"{_cell(name)} against PyTorch, {found['photos']} {found.get('on', 'photos')}: {found['matched']} of "
+        f"{found['matched'] + found['unmatched']} boxes, scores within {found['score']:.1g}, least cosine of a vector "
+        f"{found['cosine']:.6f}, mAP {found['map_exported']:.1f} ({found['map_pytorch']:.1f} by PyTorch)"
+        for name, found in exported["verified"].items()
+    ]
 
 
 def _cell(value: object) -> str:

@@ -281,6 +281,13 @@ def test_generated_scenes_in_place_of_photos(
         export_model(model, tmp_path / "both", photos=photos, scenes=True)
 
 
+def test_the_script_of_a_checkout_is_the_command() -> None:
+    script = [sys.executable, str(DOCS.parents[1] / "tools" / "export.py"), "nothing", "-o", "new", "photos"]
+    ran = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "PHOTOS: expected --verify before photos to compare on, found photos alone" in ran.stderr
+
+
 def test_shapes_of_generated_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = scenes.verification_scenes()
     assert [photo.pixels.shape[1:] for photo in shown] == [photo.size for photo in shown] == list(scenes.SHAPES)

@@ -168,6 +168,19 @@ def test_the_card_for_people(folder: Path) -> None:
     assert 'objemb.load("hf:house/cups")' in body
 
 
+def test_the_card_of_an_exported_model_says_what_was_verified(folder: Path) -> None:
+    boxes = {"photos": 9, "matched": 11, "unmatched": 1, "score": 2e-6, "cosine": 0.9999987}
+    verified = {"onnxruntime": {"on": "generated scenes", **boxes, "map_pytorch": 100.0, "map_exported": 99.5}}
+    card: Any = {**read_card(folder), "export": {"format": "onnx", "precision": "fp16", "verified": verified}}
+    figures = hub_card(card, "house/cups", "apache-2.0", "").partition("## Figures\n")[2]
+    assert figures.strip() == (
+        "- onnxruntime against PyTorch, 9 generated scenes: 11 of 12 boxes, scores within 2e-06, least cosine of a "
+        "vector 0.999999, mAP 99.5 (100.0 by PyTorch)"
+    )
+    card["export"]["verified"] = {}
+    assert "None were recorded with this model." in hub_card(card, "house/cups", "apache-2.0", "")
+
+
 def test_what_was_fetched_is_there_without_a_network(
     folder: Path, server: type[Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
