@@ -37,6 +37,7 @@ has no ``vectors`` and no ``whole``: its ``boxes`` graph describes both. A model
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 PHOTOS, BOXES, PART = "photos", "boxes", "part"
 #: How the reference of an ONNX tensor to another file begins: the key ``location`` of its ``external_data``.
 ELSEWHERE = b"\x0a\x08location\x12"
+#: The fingerprint of the model that a graph was made of, as it stands in files of ONNX and of OpenVINO.
+MADE_OF = re.compile(rb'objemb\.fingerprint(?:\x12@| value=")([0-9a-f]{64})')
 
 
 @dataclass(frozen=True)
@@ -184,12 +187,18 @@ class Exported:
         They are read once: a runtime gets the bytes that were checked, whatever becomes of the folder meanwhile.
 
         Raises:
-            ArtefactMismatchError: One of them is missing, damaged or of another model, there is no such graph, or it
-                refers to other files.
+            ArtefactMismatchError: One of them is missing, damaged or of another model (by its checksum, or by the
+                fingerprint within it), there is no such graph, or it refers to other files.
         """
         if name not in self.graphs:
             raise ArtefactMismatchError(f"{Path(folder) / CARD}: expected a graph {name!r}, found {list(self.graphs)}")
         contents = [checked_content(folder, card, file) for file in self.graphs[name].files]
+        for file, content in zip(self.graphs[name].files, contents, strict=True):
+            if (found := MADE_OF.search(content)) and found[1].decode() != card["fingerprint"]:
+                raise ArtefactMismatchError(
+                    f"{Path(folder) / file}: expected a graph of the model with fingerprint {card['fingerprint']!r} "
+                    f"as {CARD} says, found one of {found[1].decode()!r}"
+                )
         if self.format == "onnx" and ELSEWHERE in contents[0]:
             raise ArtefactMismatchError(
                 f"{Path(folder) / self.graphs[name].files[0]}: expected a graph with its weights in it, found one that "

@@ -21,7 +21,7 @@ from objemb.export.run import ExportSettings, export_model
 from objemb.layers.whitening import Whitening
 from objemb.models import Model, build_model
 from objemb.models.exported import open_exported
-from objemb.runtimes.exported import Exported
+from objemb.runtimes.exported import MADE_OF, Exported
 from objemb.structures import Photo
 from tests.cli.conftest import Run, run  # noqa: F401  a fixture
 from tests.export.test_export import onnx
@@ -88,6 +88,9 @@ def test_openvino(
     assert sorted(p.name for p in (tmp_path / "openvino").iterdir()) == [
         *("boxes.bin", "boxes.xml", "model.json", "photos.bin", "photos.xml")
     ]
+    made_of = MADE_OF.search((tmp_path / "openvino" / "photos.xml").read_bytes())
+    assert made_of is not None
+    assert made_of[1].decode() == model.fingerprint
 
 
 def test_what_cannot_be_exported(model: Model, folder: Path, tmp_path: Path) -> None:

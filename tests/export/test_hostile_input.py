@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objemb.card import CARD, read_card
 from objemb.checks import ArtefactMismatchError
 from objemb.export.run import MIN_TORCH, torch_version
 from objemb.images.decode import UnreadableImageError
@@ -113,4 +115,14 @@ def test_the_graph_of_something_else_is_refused_before_it_is_opened(folder: Path
     other = folder / ("photos.onnx" if taken == "boxes.onnx" else "boxes.onnx")
     shutil.copyfile(other, place / taken)
     with pytest.raises(ArtefactMismatchError, match=f"{taken}: expected sha256"):
+        open_exported(place, runtime="onnxruntime")
+
+
+def test_graphs_beside_the_card_of_another_model(folder: Path, tmp_path: Path) -> None:
+    """Whose checksums are right: the graphs themselves say which model they were made of."""
+    place = tmp_path / "model"
+    shutil.copytree(folder, place)
+    card = {**read_card(folder), "fingerprint": "c" * 64}
+    (place / CARD).write_text(json.dumps(card))
+    with pytest.raises(ArtefactMismatchError, match=f"expected a graph of the model with fingerprint '{'c' * 64}'"):
         open_exported(place, runtime="onnxruntime")
