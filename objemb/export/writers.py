@@ -127,6 +127,7 @@ def _write_onnx(
             output_names=[spec.name for spec in traced.outputs],
             verbose=False,
             optimize=False,
+            custom_translation_table={torch.ops.aten._local_scalar_dense.default: _number},
         )
     assert program is not None  # as with dynamo=True
     _simplify(program.model)
@@ -141,6 +142,16 @@ def _write_onnx(
     for key, value in about.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, file)
+
+
+def _number(tensor: Any) -> Any:
+    """A tensor of one element as a number. One of int64 without axes is a number; the exporter would give it an axis
+    and take its first element, ten times in the loop that resizes windows."""
+    from onnxscript import opset18
+    from onnxscript.function_libs.torch_lib.ops.core import aten__local_scalar_dense
+
+    is_number = len(tensor.shape) == 0 and tensor.dtype.name == "INT64"
+    return opset18.Identity(tensor) if is_number else aten__local_scalar_dense(tensor)
 
 
 def _simplify(model: Any) -> None:
