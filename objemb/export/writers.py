@@ -116,7 +116,8 @@ def _write_onnx(
     except ImportError as error:
         raise ImportError("objemb export needs ONNX: pip install 'objemb[export]'") from error
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for library in ("torch.onnx", "onnx_ir"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torchvision's operators about PyTorch
         program = torch.onnx.export(
