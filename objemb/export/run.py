@@ -20,6 +20,7 @@ from objemb.card import check_free, write_folder
 from objemb.checks import ObjembError
 from objemb.describers.base import DescriptionProgram
 from objemb.export.graphs import traced
+from objemb.export.quantize import EXACT
 from objemb.export.scenes import verification_scenes
 from objemb.export.verify import GIVEN, SCENES, Verification, as_taken, verify
 from objemb.export.writers import OPSET, write_graph
@@ -126,13 +127,14 @@ def export_model(
     samples = _samples(program, [as_taken(photo, settings.size) for photo in calibration], settings.batch)
     with _uncollected():
         programs = traced(program, settings.batch, settings.size, in_context)
+    exact = EXACT if model.has_detector else 0  # it is boxes that the first layers move
     about = {"objemb.fingerprint": model.fingerprint, "objemb.dim": str(model.dim)}
     with tempfile.TemporaryDirectory() as scratch:
         graphs = {}
         for name, one in programs.items():
             with _uncollected():
                 said = (settings.format, settings.precision, about)
-                files = write_graph(one, Path(scratch), name, *said, samples[name])
+                files = write_graph(one, Path(scratch), name, *said, samples[name], exact)
             graphs[name] = Graph(tuple(files), one.inputs, one.outputs)
         exported = Exported(
             format=settings.format,

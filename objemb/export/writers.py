@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import math
 import operator
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 from objemb.export.graphs import Traced
-from objemb.export.quantize import quantized
+from objemb.export.quantize import EXACT, quantized, scopes
 from objemb.types import AnyArray
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 OPSET = 20
 #: Least number of elements of a tensor that is stored in half precision.
 HALVED = 1024
-#: Key of a node's property under which PyTorch's exporter writes the modules that the node is from.
-SCOPES = "pkg.torch.onnx.name_scopes"
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 
 
@@ -38,6 +35,7 @@ def write_graph(
     precision: str,
     about: Mapping[str, str],
     samples: Sequence[Mapping[str, AnyArray]] = (),
+    exact: int = EXACT,
 ) -> list[str]:
     """Write a graph.
 
@@ -50,6 +48,7 @@ def write_graph(
             float32 where a processor has nothing better; or ``int8``, see :func:`objemb.export.quantize.quantized`.
         about: Facts about the model, by name, for whoever has the file alone; ONNX only.
         samples: For ``int8``: inputs of the graph by name, from photos to calibrate with.
+        exact: For ``int8``: number of convolutions that stay in float32, see :func:`objemb.export.quantize.quantized`.
 
     Returns:
         Names of the files, the one to open first.
@@ -63,10 +62,10 @@ def write_graph(
         torch.export.save(traced.program, file)
         return [file.name]
     if format == "onnx":
-        _write_onnx(traced, file, precision, about, samples)
+        _write_onnx(traced, file, precision, about, samples, exact)
         return [file.name]
     onnx = file.with_suffix(".onnx")
-    _write_onnx(traced, onnx, "int8" if precision == "int8" else "fp32", about, samples)
+    _write_onnx(traced, onnx, "int8" if precision == "int8" else "fp32", about, samples, exact)
     convert_to_openvino(onnx, file, precision)
     onnx.unlink()
     return [file.name, file.with_suffix(".bin").name]
@@ -109,6 +108,7 @@ def _write_onnx(
     precision: str,
     about: Mapping[str, str],
     samples: Sequence[Mapping[str, AnyArray]],
+    exact: int,
 ) -> None:
     try:
         import onnx
@@ -137,7 +137,7 @@ def _write_onnx(
     if precision == "fp16":
         _halve(model)
     elif precision == "int8":
-        model = quantized(model, samples)
+        model = quantized(model, samples, exact)
     _forget_origins(model.graph)
     del model.metadata_props[:]
     for key, value in about.items():
@@ -189,8 +189,7 @@ def _stop_early(model: ModelProto, used: Mapping[str, int]) -> None:
     import onnx
 
     for node in model.graph.node:
-        written = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
-        known = [used[path] for path in ast.literal_eval(written) if path in used]
+        known = [used[path] for path in scopes(node) if path in used]
         if node.op_type == "NonMaxSuppression" and known:
             limit = onnx.numpy_helper.from_array(np.array(known[-1:], np.int64), f"{node.name}_most")
             model.graph.initializer.append(limit)

@@ -12,15 +12,16 @@ from objemb.types import Float32Array
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from objemb.export.quantize import LINEAR, quantized  # noqa: E402  it needs neither before it runs
+from objemb.export.quantize import LINEAR, SCOPES, quantized  # noqa: E402  it needs neither before it runs
 
 
-def graph(channels: int = 4) -> Any:
-    """Twice ``clip(norm(conv(x)))`` of the same weights, then a convolution of 1 x 1, a sum and a product that stays as
-    it is, to which one of two branches adds a number; and two linear layers of the mean of the sum."""
+def graph() -> Any:
+    """Twice ``clip(norm(conv(x)))`` of the same weights, one of which is of windows, then a convolution of 1 x 1, a sum
+    and a product that stays as it is, to which one of two branches adds a number; and two linear layers of the mean of
+    the sum."""
     random = np.random.default_rng(0)
     weights = {
-        "w": random.normal(size=(8, channels, 3, 3)),
+        "w": random.normal(size=(8, 3, 3, 3)),
         "scale": random.uniform(0.5, 2, 8),
         "shift": random.normal(size=8),
         "mean": random.normal(size=8),
@@ -64,16 +65,14 @@ def graph(channels: int = 4) -> Any:
         for inner in [onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, [1, 8, "h", "w"])]
     ]
     nodes.append(make("If", ["endless"], ["y"], name="branches", then_branch=branches[0], else_branch=branches[1]))
+    nodes[3].metadata_props.add(key=SCOPES, value="['', 'program.canvas_maps', 'conv2d']")
     scores = onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [1, 5])
     weights["hidden_bias"] = random.normal(size=16)
     return onnx.helper.make_model(
         onnx.helper.make_graph(
             nodes,
             "g",
-            [
-                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, "h", "w"])
-                for name in "xz"
-            ],
+            [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, "h", "w"]) for name in "xz"],
             [y, scores],
             [
                 *(onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()),
@@ -91,19 +90,19 @@ def outputs(model: Any, x: Float32Array) -> list[Float32Array]:
     return found
 
 
-def noise(channels: int = 4) -> list[dict[str, Float32Array]]:
+def noise() -> list[dict[str, Float32Array]]:
     random = np.random.default_rng(1)
-    drawn = [random.normal(size=(1, channels, *size)).astype(np.float32) for size in ((9, 12), (20, 7), (16, 16))]
+    drawn = [random.normal(size=(1, 3, *size)).astype(np.float32) for size in ((9, 12), (20, 7), (16, 16))]
     return [{"x": x, "z": x} for x in drawn]
 
 
 @pytest.fixture(scope="module")
 def made() -> Any:
-    return quantized(graph(), noise())
+    return quantized(graph(), noise(), exact=0)
 
 
 def test_it_gives_nearly_the_same(made: Any) -> None:
-    x = np.random.default_rng(2).normal(size=(1, 4, 14, 10)).astype(np.float32)
+    x = np.random.default_rng(2).normal(size=(1, 3, 14, 10)).astype(np.float32)
     for expected, found in zip(outputs(graph(), x), outputs(made, x), strict=True):
         assert 0 < np.abs(found - expected).mean() < 0.03 * np.abs(expected).mean()
 
@@ -152,6 +151,13 @@ def test_last_layers_stay_in_float(made: Any) -> None:
     assert not [node.name for node in made.graph.node if node.op_type == "BatchNormalization"]
 
 
-def test_convolutions_of_pictures_stay_in_float() -> None:
-    of_pictures = whole_inputs(quantized(graph(channels=3), noise(channels=3)))
-    assert (of_pictures["photo_conv"], of_pictures["window_conv"], of_pictures["point"]) == (False, False, True)
+@pytest.mark.parametrize(("exact", "point"), [(1, True), (2, False)])
+def test_the_first_convolutions_stay_in_float(exact: int, point: bool) -> None:
+    """As many of the photo as of windows."""
+    assert whole_inputs(quantized(graph(), noise(), exact=exact)) == {
+        "photo_conv": False,
+        "window_conv": False,
+        "point": point,
+        "hidden": True,
+        "last": False,
+    }
