@@ -40,8 +40,8 @@ def quantized(model: ModelProto, samples: Sequence[Mapping[str, AnyArray]], exac
 
     Activations have a scale and a zero point per tensor, from the least and the largest value of the samples; weights
     have a scale per channel and 7 bits: processors with AVX2 that lack VNNI add two products of 8 bits in 16 bits,
-    which hold ``2 * 255 * 64`` but not ``2 * 255 * 127``. Preprocessing, the first convolutions,
-    decoding, suppression, RoI align, the last linear layers of heads, whitening and normalisation stay in float32.
+    which hold ``2 * 255 * 64`` but not ``2 * 255 * 127``. Preprocessing, the first convolutions, decoding,
+    suppression, RoI align, the last linear layers of heads, whitening and normalisation stay in float32.
 
     Args:
         model: An ONNX model in float32, as PyTorch's exporter makes it.
